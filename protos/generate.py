@@ -20,7 +20,9 @@ def generate(target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
-    ours = sorted(str(path.relative_to(ROOT / "protos")) for path in ROOT.glob("protos/yidi/**/*.proto"))
+    ours = sorted(
+        str(path.relative_to(ROOT / "protos")) for path in ROOT.glob("protos/yidi/**/*.proto")
+    )
     # google.rpc comes with googleapis-common-protos; only buf.validate has no package of its own.
     sources = [*ours, "buf/validate/validate.proto"]
     status = protoc.main(
@@ -39,7 +41,9 @@ def generate(target: Path) -> None:
     if status != 0:
         raise SystemExit(f"protoc failed with status {status}")
     for path in target.rglob("*_pb2_grpc.py"):
-        if "class " not in path.read_text(encoding="utf-8"):  # no service: nothing but a version check
+        if "class " not in path.read_text(
+            encoding="utf-8"
+        ):  # no service: nothing but a version check
             path.unlink()
             path.with_suffix(".pyi").unlink(missing_ok=True)
     for folder in (path for path in target.rglob("*") if path.is_dir()):
