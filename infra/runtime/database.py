@@ -112,7 +112,8 @@ class Database:
         """
         try:
             async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-                return await connection.fetch(statement, *arguments)
+                rows: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+                return rows
         except (
             OSError,
             TimeoutError,

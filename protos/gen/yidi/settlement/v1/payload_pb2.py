@@ -24,14 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from yidi.common.v1 import amounts_pb2 as yidi_dot_common_dot_v1_dot_amounts__pb2
-from yidi.common.v1 import options_pb2 as yidi_dot_common_dot_v1_dot_options__pb2
 from yidi.common.v1 import types_pb2 as yidi_dot_common_dot_v1_dot_types__pb2
 from yidi.common.v1 import visit_pb2 as yidi_dot_common_dot_v1_dot_visit__pb2
 from yidi.filing.v1 import filing_pb2 as yidi_dot_filing_dot_v1_dot_filing__pb2
 from yidi.policy.v1 import policy_pb2 as yidi_dot_policy_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n yidi/settlement/v1/payload.proto\x12\x12yidi.settlement.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\x1a\x1ayidi/common/v1/visit.proto\x1a\x1byidi/filing/v1/filing.proto\x1a\x1byidi/policy/v1/policy.proto\"\xea\x05\n\x0f\x45xchangePayload\x12.\n\ncredential\x18\x01 \x01(\x0b\x32\x1a.yidi.common.v1.Credential\x12\x33\n\x04\x62ill\x18\x02 \x01(\x0b\x32\x1d.yidi.common.v1.BillReferenceB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x05visit\x18\x03 \x01(\x0b\x32\x15.yidi.common.v1.VisitB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x0binstitution\x18\x04 \x01(\x0b\x32\x1b.yidi.common.v1.InstitutionB\x06\xbaH\x03\xc8\x01\x01\x12\"\n\x11\x63\x61talogue_version\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x11\n\ttotal_fen\x18\x06 \x01(\x03\x12/\n\x05parts\x18\x07 \x01(\x0b\x32\x18.yidi.common.v1.FeePartsB\x06\xbaH\x03\xc8\x01\x01\x12\x33\n\x05lines\x18\x08 \x03(\x0b\x32\x19.yidi.common.v1.LineSplitB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12\x39\n\ncategories\x18\t \x03(\x0b\x32\x1b.yidi.common.v1.CategorySumB\x08\xbaH\x05\x92\x01\x02\x10\x0e\x12.\n\x08\x65xpected\x18\n \x01(\x0b\x32\x1c.yidi.settlement.v1.Expected\x12\x1c\n\x0b\x62ody_digest\x18\x0b \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x17\n\x06undoes\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18$:\xca\x01\xbaH\xc6\x01\x1a\xc3\x01\n\rpayload.total\x12+total_fen must be the sum of the four parts\x1a\x84\x01this.total_fen == this.parts.full_self_pay_fen + this.parts.over_limit_fen + this.parts.first_self_pay_fen + this.parts.in_scope_fen\"\x99\x01\n\x08\x45xpected\x12!\n\x0cquote_digest\x18\x01 \x01(\x0c\x42\x0b\xbaH\x04z\x02\x18 \x80\xbc\x18\x01\x12(\n\x07\x61mounts\x18\x02 \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12\x1c\n\x0bpolicy_hash\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18 \x12\"\n\x11\x63\x61talogue_version\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x95\x02\n\x0eOutcomeDetails\x12\x30\n\x0b\x65ntitlement\x18\x01 \x01(\x0b\x32\x1b.yidi.filing.v1.Entitlement\x12#\n\x05steps\x18\x02 \x03(\x0b\x32\x14.yidi.policy.v1.Step\x12\x14\n\x0cquote_digest\x18\x03 \x01(\x0c\x12\x19\n\x11\x63\x61talogue_version\x18\x04 \x01(\t\x12\x31\n\x0cperson_class\x18\x05 \x01(\x0e\x32\x1b.yidi.common.v1.PersonClass\x12+\n\x06\x64\x65ltas\x18\x06 \x03(\x0b\x32\x1b.yidi.policy.v1.Accumulator\x12\x1b\n\x13\x61\x63\x63ount_balance_fen\x18\x07 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n yidi/settlement/v1/payload.proto\x12\x12yidi.settlement.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1ayidi/common/v1/types.proto\x1a\x1ayidi/common/v1/visit.proto\x1a\x1byidi/filing/v1/filing.proto\x1a\x1byidi/policy/v1/policy.proto\"\xea\x05\n\x0f\x45xchangePayload\x12.\n\ncredential\x18\x01 \x01(\x0b\x32\x1a.yidi.common.v1.Credential\x12\x33\n\x04\x62ill\x18\x02 \x01(\x0b\x32\x1d.yidi.common.v1.BillReferenceB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x05visit\x18\x03 \x01(\x0b\x32\x15.yidi.common.v1.VisitB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x0binstitution\x18\x04 \x01(\x0b\x32\x1b.yidi.common.v1.InstitutionB\x06\xbaH\x03\xc8\x01\x01\x12\"\n\x11\x63\x61talogue_version\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x11\n\ttotal_fen\x18\x06 \x01(\x03\x12/\n\x05parts\x18\x07 \x01(\x0b\x32\x18.yidi.common.v1.FeePartsB\x06\xbaH\x03\xc8\x01\x01\x12\x33\n\x05lines\x18\x08 \x03(\x0b\x32\x19.yidi.common.v1.LineSplitB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12\x39\n\ncategories\x18\t \x03(\x0b\x32\x1b.yidi.common.v1.CategorySumB\x08\xbaH\x05\x92\x01\x02\x10\x0e\x12.\n\x08\x65xpected\x18\n \x01(\x0b\x32\x1c.yidi.settlement.v1.Expected\x12\x1c\n\x0b\x62ody_digest\x18\x0b \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x17\n\x06undoes\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18$:\xca\x01\xbaH\xc6\x01\x1a\xc3\x01\n\rpayload.total\x12+total_fen must be the sum of the four parts\x1a\x84\x01this.total_fen == this.parts.full_self_pay_fen + this.parts.over_limit_fen + this.parts.first_self_pay_fen + this.parts.in_scope_fen\"\x95\x01\n\x08\x45xpected\x12\x1d\n\x0cquote_digest\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18 \x12(\n\x07\x61mounts\x18\x02 \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12\x1c\n\x0bpolicy_hash\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18 \x12\"\n\x11\x63\x61talogue_version\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x95\x02\n\x0eOutcomeDetails\x12\x30\n\x0b\x65ntitlement\x18\x01 \x01(\x0b\x32\x1b.yidi.filing.v1.Entitlement\x12#\n\x05steps\x18\x02 \x03(\x0b\x32\x14.yidi.policy.v1.Step\x12\x14\n\x0cquote_digest\x18\x03 \x01(\x0c\x12\x19\n\x11\x63\x61talogue_version\x18\x04 \x01(\t\x12\x31\n\x0cperson_class\x18\x05 \x01(\x0e\x32\x1b.yidi.common.v1.PersonClass\x12+\n\x06\x64\x65ltas\x18\x06 \x03(\x0b\x32\x1b.yidi.policy.v1.Accumulator\x12\x1b\n\x13\x61\x63\x63ount_balance_fen\x18\x07 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,15 +58,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGEPAYLOAD']._loaded_options = None
   _globals['_EXCHANGEPAYLOAD']._serialized_options = b'\272H\306\001\032\303\001\n\rpayload.total\022+total_fen must be the sum of the four parts\032\204\001this.total_fen == this.parts.full_self_pay_fen + this.parts.over_limit_fen + this.parts.first_self_pay_fen + this.parts.in_scope_fen'
   _globals['_EXPECTED'].fields_by_name['quote_digest']._loaded_options = None
-  _globals['_EXPECTED'].fields_by_name['quote_digest']._serialized_options = b'\272H\004z\002\030 \200\274\030\001'
+  _globals['_EXPECTED'].fields_by_name['quote_digest']._serialized_options = b'\272H\004z\002\030 '
   _globals['_EXPECTED'].fields_by_name['policy_hash']._loaded_options = None
   _globals['_EXPECTED'].fields_by_name['policy_hash']._serialized_options = b'\272H\004z\002\030 '
   _globals['_EXPECTED'].fields_by_name['catalogue_version']._loaded_options = None
   _globals['_EXPECTED'].fields_by_name['catalogue_version']._serialized_options = b'\272H\004r\002\030@'
-  _globals['_EXCHANGEPAYLOAD']._serialized_start=260
-  _globals['_EXCHANGEPAYLOAD']._serialized_end=1006
-  _globals['_EXPECTED']._serialized_start=1009
-  _globals['_EXPECTED']._serialized_end=1162
-  _globals['_OUTCOMEDETAILS']._serialized_start=1165
-  _globals['_OUTCOMEDETAILS']._serialized_end=1442
+  _globals['_EXCHANGEPAYLOAD']._serialized_start=230
+  _globals['_EXCHANGEPAYLOAD']._serialized_end=976
+  _globals['_EXPECTED']._serialized_start=979
+  _globals['_EXPECTED']._serialized_end=1128
+  _globals['_OUTCOMEDETAILS']._serialized_start=1131
+  _globals['_OUTCOMEDETAILS']._serialized_end=1408
 # @@protoc_insertion_point(module_scope)
