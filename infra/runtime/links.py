@@ -76,8 +76,8 @@ class LocalChannel:
     def unary_unary(
         self,
         path: str,
-        request_serializer: Callable[[Any], bytes],  # noqa: ARG002 (the stubs pass it)
-        response_deserializer: Callable[[bytes], Any],  # noqa: ARG002
+        request_serializer: Callable[[Any], bytes],
+        response_deserializer: Callable[[bytes], Any],
         _registered_method: bool = False,
     ) -> Callable[..., Awaitable[Any]]:
         found: tuple[Method, Handler] | None = None
@@ -150,6 +150,15 @@ class RemoteChannel:
                 raise _refusal(path, error) from error
 
         return call
+
+    async def connected(self, seconds: float) -> bool:
+        """Whether there is a connection, after at most `seconds` of trying."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Close the connection."""
