@@ -115,7 +115,7 @@ def _make_leaf(authority: _Pair, site: str, who: str, spiffe_id: str, now: datet
     ]
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     issuer = authority.certificate
-    # OpenSSL refuses a leaf that outlives its issuer only in part: never make one.
+    # A leaf that outlived its issuer would fail before anything renewed it.
     valid = min(LEAF_VALID, issuer.not_valid_after_utc - now)
     builder = (
         _builder(_common_name(f"{site} {who}"), issuer.subject, key, now, valid)
@@ -198,7 +198,9 @@ def _authority(root: Path, name: str) -> _Pair:
 def _read(path: Path) -> _Pair | None:
     """The pair at `path`, or None when a part is missing, broken or of another pair."""
     try:
-        certificate = x509.load_pem_x509_certificate(path.with_name(f"{path.name}.pem").read_bytes())
+        certificate = x509.load_pem_x509_certificate(
+            path.with_name(f"{path.name}.pem").read_bytes()
+        )
         key = serialization.load_pem_private_key(
             path.with_name(f"{path.name}.key").read_bytes(), password=None
         )

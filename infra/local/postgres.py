@@ -165,28 +165,6 @@ class Postgres:
             self._process = None
         stop_left_over(self.data)
 
-    def ensure_database(self, name: str) -> None:
-        """Create the database `name` unless it exists; nobody but its own roles may connect."""
-        script = (
-            f"SELECT 'CREATE DATABASE {name}' WHERE NOT EXISTS"
-            f" (SELECT FROM pg_database WHERE datname = '{name}') \\gexec\n"
-            f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC;\n"
-        )
-        command = [str(self._binaries / "psql"), "--no-psqlrc", "--quiet"]
-        command += ["--set=ON_ERROR_STOP=1", f"--host={self.socket_directory}"]
-        command += [f"--port={self.port}", f"--username={SUPERUSER}", "postgres"]
-        done = subprocess.run(
-            command,
-            input=script.encode(),
-            capture_output=True,
-            timeout=60,
-            env=_environment() | {"PGPASSWORD": self._password},
-        )
-        if done.returncode:
-            raise LocalNetworkError(
-                f"cannot create the database {name}: {done.stderr.decode(errors='replace')}"
-            )
-
     def _ready(self) -> bool:
         """The status line of postmaster.pid, as `pg_ctl start` reads it."""
         try:
@@ -260,12 +238,13 @@ class Postgres:
 
 
 def stop_left_over(data: Path) -> None:
-    """End a server of a former supervisor on `data`, and drop its stale pid file.
+    """End a server of a former supervisor on `data`; drop its sockets and stale pid file.
 
     PostgreSQL itself cannot tell its former pid from a process that was given the same
     number later, nor from a zombie. The server and all its sessions work inside the data
     folder, nobody else does.
     """
+    shutil.rmtree(_socket_directory(data.absolute()), ignore_errors=True)
     postmaster = data / "postmaster.pid"
     if not postmaster.exists():
         return

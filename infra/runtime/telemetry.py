@@ -92,6 +92,13 @@ class Stopwatch:
         self.started = self._last = monotonic_us()
         self._spent: dict[types_pb2.Hop.ValueType, int] = {}
 
+    @classmethod
+    def since(cls, earlier: Stopwatch) -> Stopwatch:
+        """A watch with the start of an earlier one and nothing booked, its lap begun now."""
+        watch = cls()
+        watch.started = earlier.started
+        return watch
+
     def lap(self, hop: types_pb2.Hop.ValueType, *, beyond_us: int = 0) -> None:
         """Book the time since the last lap, less what was spent beyond, to `hop`."""
         now = monotonic_us()

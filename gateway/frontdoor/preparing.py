@@ -1,0 +1,114 @@
+"""From an institution's bill to an envelope: route, line split, payload."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from infra.runtime.clock import Clock, new_id
+from infra.runtime.coalesce import Coalescer
+from infra.runtime.contract import REVISION
+from infra.runtime.directory import Directory, Place
+from infra.runtime.errors import Refusal
+from yidi.catalog.v1 import catalog_pb2
+from yidi.common.v1 import envelope_pb2, types_pb2, visit_pb2
+from yidi.gateway.v1 import gateway_pb2
+from yidi.settlement.v1 import payload_pb2
+
+_BY_CATEGORY = frozenset({types_pb2.CARE_TYPE_INPATIENT, types_pb2.CARE_TYPE_INJURY_INPATIENT})
+"""Care types that travel as national fee categories; their detail stays at the care place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A bill that is ready to leave."""
+
+    settlement_id: str
+    envelope: envelope_pb2.Envelope
+    care: Place
+    insured: Place
+    route: types_pb2.Route.ValueType
+    kept: payload_pb2.ExchangePayload
+    """What the care place keeps: the payload without the credential, with every line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an institution asks to be quoted or settled."""
+
+    bill: gateway_pb2.Bill
+    credential: visit_pb2.Credential
+    operator: str
+    body_digest: bytes
+    expected: payload_pb2.Expected | None
+    kind: types_pb2.ExchangeKind.ValueType
+
+
+class Preparing:
+    """Prepares bills of one care site."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        directory: Directory,
+        split: Coalescer[catalog_pb2.SplitFeesItem, catalog_pb2.SplitFeesResult],
+    ) -> None:
+        self._clock = clock
+        self._directory = directory
+        self._split = split
+
+    async def prepare(self, charge: Charge, traceparent: str) -> Prepared:
+        """Find the route, split the lines, build the payload; refusals here claim nothing."""
+        visit = charge.bill.visit
+        care = self._directory.place(visit.care_area)
+        insured = self._directory.place(visit.insured_area)
+        self._directory.check_open(insured, visit.insurance, visit.care_type)
+        route = self._directory.route(care, insured)
+        settlement_id = new_id(self._clock)
+        institution = charge.bill.reference.institution
+        result = await self._split.submit(
+            catalog_pb2.SplitFeesItem(
+                id=settlement_id,
+                institution=institution,
+                visit=visit,
+                route=route,
+                lines=charge.bill.lines,
+                total_fen=charge.bill.total_fen,
+            )
+        )
+        if result.HasField("error"):
+            raise Refusal.from_status(result.error)
+        split = result.split
+        kept = payload_pb2.ExchangePayload(
+            bill=charge.bill.reference,
+            visit=visit,
+            institution=split.institution,
+            catalogue_version=split.catalogue_version,
+            total_fen=split.total_fen,
+            parts=split.parts,
+            lines=split.lines,
+            expected=charge.expected,
+            body_digest=charge.body_digest,
+        )
+        sent = payload_pb2.ExchangePayload()
+        sent.CopyFrom(kept)
+        sent.credential.CopyFrom(charge.credential)
+        if visit.care_type in _BY_CATEGORY:
+            del sent.lines[:]
+            sent.categories.extend(split.categories)
+            kept.categories.extend(split.categories)
+        payload = sent.SerializeToString()
+        envelope = envelope_pb2.Envelope(
+            id=settlement_id,
+            kind=charge.kind,
+            origin=envelope_pb2.Origin(
+                care_area=care.area, institution=institution, operator=charge.operator
+            ),
+            insured_area=insured.area,
+            contract_revision=REVISION,
+            traceparent=traceparent,
+            payload_digest=hashlib.sha256(payload).digest(),
+            payload=payload,
+        )
+        return Prepared(settlement_id, envelope, care, insured, route, kept)

@@ -1,0 +1,73 @@
+"""The front door as a service: what institutions call."""
+
+from __future__ import annotations
+
+from gateway.frontdoor.answering import result_of
+from gateway.frontdoor.orchestrating import METHOD, Orchestrator
+from gateway.frontdoor.preparing import Charge
+from infra.runtime.call import Call
+from infra.runtime.digest import body_digest
+from yidi.common.v1 import types_pb2
+from yidi.gateway.v1 import gateway_pb2
+from yidi.settlement.v1 import care_pb2, payload_pb2
+
+
+class InstitutionServicer:
+    """`yidi.gateway.v1.InstitutionService`."""
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self._orchestrator = orchestrator
+
+    async def Quote(
+        self, request: gateway_pb2.QuoteRequest, call: Call
+    ) -> gateway_pb2.QuoteResponse:
+        charge = Charge(
+            bill=request.bill,
+            credential=request.credential,
+            operator=request.operator,
+            body_digest=body_digest(request.bill),
+            expected=None,
+            kind=types_pb2.EXCHANGE_KIND_QUOTE,
+        )
+        return gateway_pb2.QuoteResponse(result=await self._orchestrator.quote(charge, call))
+
+    async def Settle(
+        self, request: gateway_pb2.SettleRequest, call: Call
+    ) -> gateway_pb2.SettleResponse:
+        charge = Charge(
+            bill=request.bill,
+            credential=request.credential,
+            operator=request.operator,
+            body_digest=body_digest(request.bill),
+            expected=request.expected if request.HasField("expected") else None,
+            kind=types_pb2.EXCHANGE_KIND_SETTLE,
+        )
+        return await self._orchestrator.settle(charge, request.request_id, call)
+
+    async def GetSettlement(
+        self, request: gateway_pb2.GetSettlementRequest, call: Call
+    ) -> gateway_pb2.GetSettlementResponse:
+        item = care_pb2.GetItem(institution=call.caller.name)
+        kind = request.WhichOneof("key")
+        if kind == "settlement_id":
+            item.settlement_id = request.settlement_id
+        elif kind == "request_id":
+            item.request.caller = call.caller.spiffe_id
+            item.request.method = METHOD
+            item.request.request_id = request.request_id
+        else:
+            item.bill.CopyFrom(request.bill)
+        row = await self._orchestrator.get(item)
+        response = gateway_pb2.GetSettlementResponse(
+            settlement_id=row.settlement_id,
+            state=row.state,
+            request_id=row.request_id,
+            open_time=row.open_time,
+            state_time=row.state_time,
+        )
+        if row.HasField("outcome"):
+            kept = payload_pb2.ExchangePayload.FromString(row.request)
+            response.result.CopyFrom(result_of(row.outcome, kept, row.hops))
+        if row.HasField("reason"):
+            response.reason.CopyFrom(row.reason)
+        return response
