@@ -79,7 +79,6 @@ class Orchestrator:
     def __init__(
         self,
         *,
-        site: str,
         clock: Clock,
         limits: Limits,
         bounds: Bounds,
@@ -88,7 +87,6 @@ class Orchestrator:
         inside: Exchange,
         across: Exchange,
     ) -> None:
-        self._site = site
         self._clock = clock
         self._limits = limits
         self._bounds = bounds

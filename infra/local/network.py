@@ -17,6 +17,7 @@ from typing import Any
 
 from infra.local.files import write_atomic
 from infra.local.processes import LocalNetworkError
+from infra.local.state import Passwords
 from infra.runtime.config import EDGE_ROLES, NATION, ROLES, Area
 
 HOST = "127.0.0.1"
@@ -211,10 +212,8 @@ def choose_base_port(home: Path, *, explicit: int | None, saved: int | None) -> 
     return saved if saved is not None else candidate_base_port(str(home.resolve()))
 
 
-def write_site_files(
-    plan: NetworkPlan, *, database_host: str, admin_password: str, passwords: Mapping[str, str]
-) -> None:
-    """Write the settings file of every site; `passwords` are of the services, by site."""
+def write_site_files(plan: NetworkPlan, *, database_host: str, passwords: Passwords) -> None:
+    """Write the settings file of every site."""
     folder = plan.home / "sites"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for site in plan.sites:
@@ -222,10 +221,12 @@ def write_site_files(
             "host": database_host,
             "port": plan.postgres_port,
             "name": database_name(site.code),
-            "admin_password": admin_password,
-            "password": passwords[site.code],
+            "admin_password": passwords.postgres,
+            "password": passwords.sites[site.code],
         }
-        text = "\n".join(["# Written by `yidi up`.", *_toml(_site_table(plan, site, database)), ""])
+        text = "\n".join(
+            ["# Written by `yidi up`.", *_toml(_site_table(plan, site, database, passwords)), ""]
+        )
         write_atomic(plan.site_file(site.code), text)
 
 
@@ -234,10 +235,13 @@ def database_name(site: str) -> str:
     return f"y{site}"
 
 
-def _site_table(plan: NetworkPlan, site: LocalSite, database: dict[str, Any]) -> dict[str, Any]:
+def _site_table(
+    plan: NetworkPlan, site: LocalSite, database: dict[str, Any], passwords: Passwords
+) -> dict[str, Any]:
     table: dict[str, Any] = {
         # The sample policies fill what the sources do not publish.
         "allow_illustrative": True,
+        "enrollment_key": passwords.enrollment_keys[site.code],
         "site": {"code": site.code, "name": site.name, **_areas(site)},
         "roles": {role: plan.internal(site.code, role) for role in site.roles},
         "database": database,

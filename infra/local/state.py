@@ -81,27 +81,33 @@ def identity(entry: dict[str, Any] | None) -> Identity | None:
 
 @dataclass(frozen=True)
 class Passwords:
-    """Of the database's superuser and, by site, of its services."""
+    """Of the database's superuser and, by site, of its services; and what enrollment encrypts
+    with, 32 bytes in hex."""
 
     postgres: str
     sites: dict[str, str]
+    enrollment_keys: dict[str, str]
 
 
 def ensure_passwords(home: Path, sites: Iterable[str]) -> Passwords:
     """Read `secrets.toml`, adding random passwords for what is new."""
-    path = home / "secrets.toml"
+    path, sites = home / "secrets.toml", list(sites)
     known: dict[str, Any] = {}
     if path.exists():
         known = tomllib.loads(path.read_text(encoding="ascii"))
     elif (home / "postgres").exists():
         raise LocalNetworkError(f"{path} is gone, so its database is closed: use --fresh")
     by_site = dict(known.get("sites", {}))
+    keys = dict(known.get("enrollment_keys", {}))
     found = Passwords(
         postgres=known.get("postgres") or secrets.token_urlsafe(24),
         sites=by_site | {s: by_site.get(s) or secrets.token_urlsafe(24) for s in sites},
+        enrollment_keys=keys | {s: keys.get(s) or secrets.token_hex(32) for s in sites},
     )
     lines = [f'postgres = "{found.postgres}"', "[sites]"]
     lines += [f'{site} = "{password}"' for site, password in found.sites.items()]
+    lines.append("[enrollment_keys]")
+    lines += [f'{site} = "{key}"' for site, key in found.enrollment_keys.items()]
     # A password lost in a power cut would close the data that is kept.
     write_atomic(path, "\n".join(lines) + "\n", sync=True)
     return found

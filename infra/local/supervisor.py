@@ -289,8 +289,7 @@ class Network:
         write_site_files(
             self.plan,
             database_host=str(postgres.socket_directory),
-            admin_password=passwords.postgres,
-            passwords=passwords.sites,
+            passwords=passwords,
         )
 
     def _rotate_logs(self) -> None:

@@ -134,12 +134,13 @@ class Settings(_Section):
     """Where each role of this site is reached on the internal listener: role → replicas."""
     nation: Nation | None = None
     neighbours: tuple[Neighbour, ...] = ()
-    """At the nation: the provinces. The directory's revision is counted by the nation."""
-    directory_revision: int = Field(default=1, ge=1)
+    """At the nation: the provinces."""
     database: Database
     tls: Tls
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
+    enrollment_key: SecretStr = SecretStr("")
+    """What enrollment encrypts names and numbers with: 32 bytes in hex."""
     event_loop: Literal["uvloop", "asyncio"] = "uvloop"
     allow_illustrative: bool = False
     """Whether policy values of provenance `illustrative` may pay (never in production)."""

@@ -140,6 +140,7 @@ def _upgrade(connection: Connection, site: str, schema: Schema) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
     config.set_main_option("version_locations", str(schema.migrations))
+    config.set_main_option("path_separator", "newline")  # a checkout's path may hold spaces
     config.attributes["configure"] = {
         "connection": connection,
         "version_table_schema": schema.service,

@@ -80,6 +80,7 @@ class Runtime:
     local_roles: frozenset[str]
     stack: AsyncExitStack
     _channels: dict[tuple[str, str], Channel] = field(default_factory=dict)
+    _edges: dict[str, RemoteChannel] = field(default_factory=dict)
 
     async def database(self, service: str) -> Database:
         """The database of one service, closed on shutdown."""
@@ -104,12 +105,11 @@ class Runtime:
                 )
         return self._channels[key]
 
-    def edge_channel(self, site: str, address: str) -> Channel:
+    def edge_channel(self, site: str, address: str) -> RemoteChannel:
         """A channel from this site's relay to another site's edge."""
-        key = ("edge", site)
-        if key not in self._channels:
-            self._channels[key] = self._remote([address], self.certificates.edge_client(), site)
-        return self._channels[key]
+        if site not in self._edges:
+            self._edges[site] = self._remote([address], self.certificates.edge_client(), site)
+        return self._edges[site]
 
     @property
     def bounds(self) -> Bounds:

@@ -117,7 +117,6 @@ class Decider:
     def __init__(
         self,
         *,
-        site: str,
         store: InsuredStore,
         enrollment: enrollment_pb2_grpc.EnrollmentServiceStub,
         filing: filing_pb2_grpc.FilingServiceStub,
@@ -126,7 +125,6 @@ class Decider:
         clock: Clock,
         call_seconds: float,
     ) -> None:
-        self._site = site
         self._store = store
         self._enrollment = enrollment
         self._filing = filing

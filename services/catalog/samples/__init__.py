@@ -1,0 +1,1 @@
+"""Sample catalogues and institutions: invented data for demonstrations and tests."""

@@ -1,0 +1,1 @@
+"""Rules of enrollment: no I/O, no clock, no framework."""

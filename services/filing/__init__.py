@@ -1,0 +1,1 @@
+"""Filing 备案: on what basis a visit outside the pooling area is entitled."""

@@ -1,0 +1,1 @@
+"""Rules of filing: no I/O, no clock, no framework."""

@@ -1,0 +1,1 @@
+"""Pure rules of the policy service: no transport, no database, no clock."""
