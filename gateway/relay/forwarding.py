@@ -196,7 +196,11 @@ class Forwarder:
 
 
 def _book(result: envelope_pb2.ExchangeResult, hop: types_pb2.Hop.ValueType, own_us: int) -> None:
-    """Add this relay's own time to its hop; a relay inside the insured site adds to that site's."""
+    """Add this relay's own time to its hop; a relay inside the insured site adds to that site's,
+    and the care site's relay has no hop of its own: its time is in the total only.
+    """
+    if hop == types_pb2.HOP_UNSPECIFIED:
+        return
     for booked in result.hops:
         if booked.hop == hop:
             booked.duration_us += max(own_us, 0)
