@@ -30,6 +30,7 @@ SiteFile = Annotated[Path, typer.Option("--site", help="The site's TOML file.")]
 def serve(
     site: SiteFile,
     roles: Annotated[str, typer.Option(help="Roles of this process, separated by commas.")],
+    bench_echo: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Serve some roles of one site until SIGTERM."""
     from infra.cli.roles import builders
@@ -38,7 +39,12 @@ def serve(
     settings = load_settings(site)
     chosen = [role.strip() for role in roles.split(",") if role.strip()]
     run = _loop_runner(settings.event_loop)
-    run(serve_until_signal(settings, builders(settings, chosen)))
+    raw = None
+    if bench_echo:
+        from loadtests.settle import ECHO_PATH, echo
+
+        raw = {ECHO_PATH: echo}
+    run(serve_until_signal(settings, builders(settings, chosen), raw_handlers=raw))
 
 
 @app.command()

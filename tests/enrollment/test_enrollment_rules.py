@@ -1,0 +1,278 @@
+"""The rules of enrollment, without a database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from random import Random
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.local.people import COUNTIES, check_digit, make_person
+from services.enrollment.domain.attempts import REFUSALS, WINDOW_MS, RefusedAttempts
+from services.enrollment.domain.id_number import age_on, birth_date
+from services.enrollment.domain.identification import (
+    CredentialType,
+    Found,
+    Identified,
+    Insurance,
+    Refused,
+    identify,
+)
+from services.enrollment.domain.registration import Key, Known, Membership, Registration, plan
+from services.enrollment.domain.spelling import same_name
+from services.enrollment.vault import Vault
+from yidi.common.v1 import types_pb2
+
+DAYS = st.dates(date(1900, 1, 1), date(2030, 12, 31))
+COUNTY = st.sampled_from([county for counties in COUNTIES.values() for county in counties])
+PERSON = "0198f000-0000-7000-8000-000000000001"
+OTHER = "0198f000-0000-7000-8000-000000000002"
+
+
+@given(st.integers(0), COUNTY, DAYS, st.booleans())
+def test_synthetic_people_have_valid_numbers(seed: int, county: str, born: date, female: bool):
+    person = make_person(Random(seed), county=county, born=born, female=female)
+    assert birth_date(person.id_number) == born
+    assert person.id_number.startswith(county)
+    assert int(person.id_number[16]) % 2 == (0 if female else 1)
+    assert person == make_person(Random(seed), county=county, born=born, female=female)
+    assert person.name not in repr(person)
+    assert person.id_number not in repr(person)
+
+
+@given(st.integers(0), DAYS, st.integers(0, 16), st.integers(1, 9))
+def test_any_wrong_digit_is_found(seed: int, born: date, place: int, step: int):
+    number = make_person(Random(seed), county="440802", born=born).id_number
+    wrong = str((int(number[place]) + step) % 10)
+    assert birth_date(number[:place] + wrong + number[place + 1 :]) is None
+
+
+@pytest.mark.parametrize("birth", ["19900231", "19901301", "19000229", "00000101"])
+def test_check_digit_alone_does_not_make_a_date(birth: str):
+    first_17 = f"440802{birth}001"
+    assert birth_date(first_17 + check_digit(first_17)) is None
+
+
+@pytest.mark.parametrize("number", ["", "4408021990010100", "44080219900101001x", "４" * 17 + "X"])
+def test_what_is_no_number_at_all(number: str):
+    assert birth_date(number) is None
+
+
+def test_a_number_keeps_a_code_that_was_given_after_birth():
+    """霞山区 exists since 1984: who was born before still has its code."""
+    first_17 = "44080319500101001"
+    assert birth_date(first_17 + check_digit(first_17)) == date(1950, 1, 1)
+
+
+@given(DAYS, DAYS)
+def test_age_grows_by_one_a_year(born: date, day: date):
+    age = age_on(born, day)
+    assert 0 <= age_on(born, day + timedelta(days=1)) - age <= 1
+    assert age == 0 or age * 365 <= (day - born).days < (age + 1) * 366
+
+
+@pytest.mark.parametrize(
+    ("born", "day", "age"),
+    [
+        (date(2000, 2, 29), date(2018, 2, 28), 17),
+        (date(2000, 2, 29), date(2018, 3, 1), 18),
+        (date(1960, 11, 22), date(2026, 11, 21), 65),
+        (date(1960, 11, 21), date(2026, 11, 21), 66),
+        (date(2026, 12, 1), date(2026, 11, 21), 0),
+    ],
+)
+def test_age_on_a_day(born: date, day: date, age: int):
+    assert age_on(born, day) == age
+
+
+@pytest.mark.parametrize(
+    "spelling", ["阿依古丽•买买提", "阿依古丽・买买提", " 阿依古丽 · 买买提", "阿依古丽．买买提"]
+)
+def test_spellings_of_one_name(spelling: str):
+    assert same_name(spelling) == same_name("阿依古丽·买买提")
+
+
+def test_credential_numbers_are_those_of_the_contract():
+    for kind in CredentialType:
+        assert types_pb2.CredentialType.Name(kind) == f"CREDENTIAL_TYPE_{kind.name}"
+
+
+INSURANCE = Insurance(
+    person_class=types_pb2.PERSON_CLASS_RETIRED,
+    active_from=date(2020, 1, 1),
+    active_until=date(2026, 12, 31),
+    civil_servant=True,
+)
+FOUND = Found(
+    person_id=PERSON,
+    id_index=b"i" * 32,
+    name_index=b"n" * 32,
+    birth_date=date(1960, 5, 1),
+    in_area=True,
+    insurance=INSURANCE,
+    qualified=False,
+    account_id=OTHER,
+)
+CARD, TOKEN = CredentialType.ID_CARD, CredentialType.ELECTRONIC
+DAY = date(2026, 11, 21)
+
+
+@pytest.mark.parametrize(
+    ("found", "credential", "name_matches", "day", "disease", "expected"),
+    [
+        (None, TOKEN, None, DAY, False, Refused.NOT_IDENTIFIED),
+        (replace(FOUND, in_area=False), TOKEN, None, DAY, False, Refused.NOT_IDENTIFIED),
+        (FOUND, TOKEN, False, DAY, False, Refused.NOT_IDENTIFIED),
+        (FOUND, CARD, None, DAY, False, Refused.NOT_IDENTIFIED),
+        (FOUND, CredentialType.SOCIAL_SECURITY_CARD, None, DAY, False, Refused.NOT_IDENTIFIED),
+        # A near miss is explained only to those who know the name.
+        (replace(FOUND, insurance=None), CARD, False, DAY, True, Refused.NOT_IDENTIFIED),
+        (replace(FOUND, insurance=None), CARD, True, DAY, False, Refused.NOT_ACTIVE),
+        (FOUND, CARD, True, date(2019, 12, 31), False, Refused.NOT_ACTIVE),
+        (FOUND, CARD, True, date(2027, 1, 1), False, Refused.NOT_ACTIVE),
+        (FOUND, CARD, True, DAY, True, Refused.NOT_QUALIFIED),
+    ],
+)
+def test_refused_identifications(found, credential, name_matches, day, disease, expected):
+    """S0-18, S4-27: the credential is checked before anything is said of the person."""
+    outcome = identify(
+        found, credential=credential, name_matches=name_matches, day=day, disease_asked=disease
+    )
+    assert outcome is expected
+
+
+@pytest.mark.parametrize("day", [date(2020, 1, 1), date(2026, 12, 31)])
+@pytest.mark.parametrize(("credential", "name_matches"), [(CARD, True), (TOKEN, None)])
+def test_identified(day, credential, name_matches):
+    """S0-17: e-credential or card; both days of the insurance count."""
+    outcome = identify(
+        FOUND, credential=credential, name_matches=name_matches, day=day, disease_asked=False
+    )
+    assert outcome == Identified(
+        PERSON, types_pb2.PERSON_CLASS_RETIRED, age_on(FOUND.birth_date, day), True, OTHER
+    )
+
+
+@given(st.lists(st.integers(0, 20_000), min_size=1, max_size=80))
+def test_attempts_follow_a_simple_model(gaps: list[int]):
+    attempts, refused, now = RefusedAttempts(), [], 0
+    for gap in gaps:
+        now += gap
+        inside = [at for at in refused if at > now - WINDOW_MS]
+        wait = attempts.wait_ms("H1", now)
+        assert (wait > 0) == (len(inside) >= REFUSALS)
+        assert attempts.wait_ms("H2", now) == attempts.wait_ms("", now) == 0
+        if wait:
+            assert attempts.wait_ms("H1", now + wait - 1) > 0
+            assert attempts.wait_ms("H1", now + wait) == 0
+        else:
+            attempts.refused("H1", now)
+            attempts.refused("", now)
+            refused.append(now)
+
+
+def test_vault_binds_a_text_to_person_and_column():
+    vault = Vault(b"k" * 32)
+    sealed = vault.encrypt("王小明", PERSON, "name")
+    assert vault.decrypt(sealed, PERSON, "name") == "王小明"
+    assert sealed != vault.encrypt("王小明", PERSON, "name")
+    for person, column in ((OTHER, "name"), (PERSON, "id_number")):
+        with pytest.raises(InvalidTag):
+            vault.decrypt(sealed, person, column)
+    with pytest.raises(InvalidTag):
+        Vault(b"l" * 32).decrypt(sealed, PERSON, "name")
+    with pytest.raises(ValueError, match="32 bytes"):
+        Vault(b"short")
+
+
+def test_blind_indexes_depend_on_key_type_and_owner():
+    vault = Vault(b"k" * 32)
+    assert vault.number_index(2, "A") == Vault(b"k" * 32).number_index(2, "A")
+    assert vault.number_index(2, "A") != vault.number_index(3, "A")
+    assert vault.number_index(2, "A") != Vault(b"l" * 32).number_index(2, "A")
+    assert vault.name_index(b"1" * 32, "王") != vault.name_index(b"2" * 32, "王")
+
+
+MEMBERSHIP = Membership(INSURANCE, frozenset({"M03900"}))
+NOTHING = Known(None, None, (), None)
+REGISTRATIONS = st.lists(
+    st.builds(
+        lambda number, name, card, area, civil: (number, name, card, area, civil),
+        st.integers(0, 2),
+        st.integers(0, 1),
+        st.sampled_from([None, 0, 1]),
+        st.sampled_from(["440800", "440100"]),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+def _registration(number: int, facts: tuple[int, int, int | None, str, bool]) -> Registration:
+    person, name, card, area, civil = facts
+    others = () if card is None else (Key(CredentialType.SOCIAL_SECURITY_CARD, bytes([card]) * 32),)
+    return Registration(
+        item_id=f"item{number}",
+        candidate_id=f"person{number}",
+        name_index=bytes([name]) * 32,
+        id_card=Key(CARD, bytes([person]) * 32),
+        other_credentials=others,
+        area=area,
+        insurance_type=1,
+        membership=replace(MEMBERSHIP, insurance=replace(INSURANCE, civil_servant=civil)),
+    )
+
+
+class _Stored:
+    """What a store would hold after the additions of a plan."""
+
+    def __init__(self) -> None:
+        self.people: dict[Key, tuple[str, bytes]] = {}
+        self.owners: dict[Key, str] = {}
+        self.memberships: dict[tuple[str, str, int], Membership] = {}
+
+    def write(self, additions) -> None:
+        for one in additions:
+            registration = one.registration
+            if one.new_person:
+                assert registration.id_card not in self.people
+                self.people[registration.id_card] = (one.person_id, registration.name_index)
+            for key in one.credentials:
+                assert key not in self.owners
+                self.owners[key] = one.person_id
+            key = (one.person_id, registration.area, registration.insurance_type)
+            assert key not in self.memberships
+            self.memberships[key] = registration.membership
+
+    def known(self, registration: Registration) -> Known:
+        person_id, name_index = self.people.get(registration.id_card, (None, None))
+        return Known(
+            person_id,
+            name_index,
+            tuple((k, self.owners[k]) for k in registration.credentials if k in self.owners),
+            self.memberships.get((person_id or "", registration.area, 1)),
+        )
+
+
+@given(REGISTRATIONS)
+def test_one_batch_is_the_same_as_one_by_one_and_repeating_it_changes_nothing(facts):
+    """Insertions never meet a key twice, whatever a batch holds and however it is cut."""
+    registrations = [_registration(number, one) for number, one in enumerate(facts)]
+    together, singly = _Stored(), _Stored()
+    batch = plan(registrations, [NOTHING] * len(registrations))
+    together.write(batch.additions)
+    answers = {}
+    for registration in registrations:
+        single = plan([registration], [singly.known(registration)])
+        singly.write(single.additions)
+        answers |= single.person_ids
+    assert batch.person_ids == answers
+    assert vars(together) == vars(singly)
+    again = plan(registrations, [together.known(one) for one in registrations])
+    accepted = {id_: one for id_, one in batch.person_ids.items() if one is not None}
+    assert accepted.items() <= again.person_ids.items()
+    assert not again.additions
