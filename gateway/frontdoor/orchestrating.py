@@ -138,7 +138,9 @@ class Orchestrator:
             async with asyncio.timeout(max(self._deadline_us(call) - monotonic_us(), 0) / 1e6):
                 return await asyncio.shield(running.task)
         except TimeoutError:
-            raise pending(running.settlement_id, types_pb2.SETTLEMENT_STATE_PENDING) from None
+            raise pending(
+                running.settlement_id or request_id, types_pb2.SETTLEMENT_STATE_PENDING
+            ) from None
 
     async def get(self, item: care_pb2.GetItem) -> care_pb2.JournalRow:
         """The journal row that `item` asks for."""

@@ -11,8 +11,10 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from gateway.relay.store import NationStore
 from infra.runtime.clock import Clock, instant, monotonic_us
@@ -172,8 +174,8 @@ class Forwarder:
             result = answers.get(item.envelope.id)
             if result is None or item.envelope.kind == _QUOTE or not result.HasField("committed"):
                 continue
-            if hashlib.sha256(result.committed.header).digest() != result.committed.digest:
-                _log.error("alarm: outcome digest is wrong", settlement_id=result.id)
+            if not _sound(item.envelope, result.committed):
+                _log.error("alarm: outcome is not what was asked", settlement_id=result.id)
                 broken = Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT)
                 answers[result.id] = _refused(result.id, broken, not_forwarded=False)
                 continue
@@ -206,6 +208,23 @@ def _book(result: envelope_pb2.ExchangeResult, hop: types_pb2.Hop.ValueType, own
             booked.duration_us += max(own_us, 0)
             return
     result.hops.add(hop=hop, duration_us=max(own_us, 0))
+
+
+def _sound(envelope: envelope_pb2.Envelope, outcome: envelope_pb2.Outcome) -> bool:
+    """Whether the outcome's bytes match their digest and answer this very envelope."""
+    if hashlib.sha256(outcome.header).digest() != outcome.digest:
+        return False
+    try:
+        header = envelope_pb2.OutcomeHeader.FromString(outcome.header)
+        date.fromisoformat(header.business_day)
+    except (DecodeError, ValueError):
+        return False
+    return (header.settlement_id, header.kind, header.care_area, header.insured_area) == (
+        envelope.id,
+        envelope.kind,
+        envelope.origin.care_area,
+        envelope.insured_area,
+    )
 
 
 def _refused(

@@ -25,12 +25,14 @@ class RelayServicer:
     def __init__(
         self,
         *,
+        site: str,
         directory: Directory,
         outward_forwarder: Forwarder,
         inward_forwarder: Forwarder,
         outward: Callable[[str], Destination],
         inward: Destination,
     ) -> None:
+        self._site = site
         self._directory = directory
         self._outward_forwarder = outward_forwarder
         self._inward_forwarder = inward_forwarder
@@ -41,6 +43,9 @@ class RelayServicer:
         self, request: relay_pb2.BatchExchangeRequest, call: Call
     ) -> relay_pb2.BatchExchangeResponse:
         items: Sequence[envelope_pb2.Envelope] = request.items
+        if call.caller.site not in (NATION, self._site):
+            # Provinces meet through the nation only.
+            raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
         if call.caller.site == NATION:
             results = await self._inward_forwarder.forward(items, lambda _: self._inward)
         else:

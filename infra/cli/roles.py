@@ -280,6 +280,7 @@ class _Province:
         outward_forwarder = _forwarder(runtime, types_pb2.HOP_UNSPECIFIED)
         inward_forwarder = _forwarder(runtime, types_pb2.HOP_INSURED)
         servicer = RelayServicer(
+            site=runtime.settings.site.code,
             directory=directory,
             outward_forwarder=outward_forwarder,
             inward_forwarder=inward_forwarder,

@@ -169,8 +169,9 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     for name, value in (os.environ if environment is None else environment).items():
-        if name.startswith("YIDI_") and "__" in name:
-            _put(data, name.removeprefix("YIDI_").lower().split("__"), value)
+        keys = name.removeprefix("YIDI_").lower().split("__")
+        if name.startswith("YIDI_") and (len(keys) > 1 or keys[0] in Settings.model_fields):
+            _put(data, keys, value)
     try:
         return Settings.model_validate(data)
     except ValidationError as error:

@@ -9,17 +9,21 @@ not on the path of a settlement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
+import structlog
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from infra.runtime.config import Settings
 from infra.runtime.errors import Reason, Refusal
 
+T = TypeVar("T")
+R = TypeVar("R")
+_log = structlog.get_logger("yidi.database")
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 
@@ -32,6 +36,29 @@ def app_role(site: str, service: str) -> str:
 def owner_role(site: str, service: str) -> str:
     """The role that owns a service's schema; nobody logs in as it."""
     return f"y{site}_{service}_owner"
+
+
+DATA_ERRORS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError)
+"""Errors of the data of some row, not of the database; ValueError: it could not be encoded."""
+
+
+async def halving(
+    rows: Sequence[T], run: Callable[[Sequence[T]], Awaitable[list[R]]]
+) -> tuple[list[R], list[T]]:
+    """Run a batch; when the data of some row spoil it, find that row by halving.
+
+    Returns the results and the rows that cannot be written, so one bad row fails alone.
+    """
+    try:
+        return await run(rows), []
+    except DATA_ERRORS as error:
+        _log.error("rows that cannot be written", count=len(rows), error=type(error).__name__)
+        if len(rows) == 1:
+            return [], list(rows)
+        middle = len(rows) // 2
+        first, spoiled = await halving(rows[:middle], run)
+        second, spoiled_too = await halving(rows[middle:], run)
+        return first + second, spoiled + spoiled_too
 
 
 class Database:
@@ -122,6 +149,8 @@ class Database:
             asyncpg.OperatorInterventionError,
             asyncpg.TooManyConnectionsError,
         ) as error:
+            if isinstance(error, ValueError):  # asyncpg's InterfaceError for an argument
+                raise
             raise Refusal(
                 Reason.ERROR_REASON_DATABASE_UNAVAILABLE, cause=type(error).__name__
             ) from error

@@ -20,6 +20,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from yidi.common.v1 import errors_pb2, options_pb2
 
 DOMAIN = "yidi"
+MAX_VIOLATIONS = 50
+"""Faults listed at most; their number is always told. They travel in a trailer: 8 KiB is usual."""
 _PREFIX = "ERROR_REASON_"
 Reason = errors_pb2.ErrorReason
 
@@ -42,6 +44,7 @@ class Refusal(Exception):
     def __init__(
         self,
         reason: Reason.ValueType,
+        /,
         *,
         violations: Iterable[Violation] = (),
         retry_ms: int | None = None,
@@ -49,11 +52,15 @@ class Refusal(Exception):
     ) -> None:
         self.reason = reason
         self.details = {name: str(value) for name, value in details.items()}
-        self.violations = tuple(violations)
-        if self.violations:
-            self.details.setdefault("count", str(len(self.violations)))
+        faults = tuple(violations)
+        self.violations = faults[:MAX_VIOLATIONS]
+        if faults:
+            self.details.setdefault("count", str(len(faults)))
         self.retry_ms = retry_ms
-        super().__init__(f"{self.name}: {self.message}")
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
 
     @property
     def name(self) -> str:
@@ -135,7 +142,9 @@ class Refusal(Exception):
             details.setdefault("service", "peer")
             details.setdefault("site", "peer")
             details.setdefault("incident", code_pb2.Code.Name(status.code))
-        return cls(reason, violations=violations, retry_ms=retry_ms, **details)
+        refusal = cls(reason, violations=violations, retry_ms=retry_ms)
+        refusal.details = details  # not as keywords: a neighbour may use any name
+        return refusal
 
 
 @cache

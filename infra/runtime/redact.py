@@ -30,6 +30,10 @@ def redacted(message: Message) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Message):
         return redacted(value)
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
     return f"{len(value)} bytes" if isinstance(value, bytes) else value
 
 

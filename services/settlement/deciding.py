@@ -31,6 +31,7 @@ from google.rpc import status_pb2
 from infra.runtime import journal
 from infra.runtime.clock import Clock, business_day, id_milliseconds, monotonic_us
 from infra.runtime.contract import REVISION
+from infra.runtime.database import halving
 from infra.runtime.directory import Directory, Place
 from infra.runtime.errors import Reason, Refusal
 from infra.runtime.rules_zh import describe
@@ -362,16 +363,31 @@ class Decider:
                 answers[case.id] = answer
         if not decisions:
             return []
+
+        async def run(numbers: Sequence[int]) -> list[str]:
+            wanted = set(numbers)
+            part = [decision for decision in decisions if decision.unit in wanted]
+            try:
+                return list(await self._store.decide(part, writes, now))
+            except RACE:
+                return []
+
         try:
-            written = await self._store.decide(decisions, writes, now)
-        except RACE:
-            written = set()
+            ids, spoiled = await halving(range(len(writes)), run)
+            written = set(ids)
         except Refusal as refusal:
             # The connection was lost: what was written is unknown, so nothing may be said.
             for unit in units:
                 for case in unit.cases:
                     results[case.id] = _undecided(case.id, refusal.status())
             return []
+        for decision in decisions:
+            if decision.unit in spoiled:
+                broken = Refusal(Reason.ERROR_REASON_INTERNAL, incident=decision.settlement_id)
+                answers[decision.settlement_id] = _undecided(
+                    decision.settlement_id, broken.status()
+                )
+                written.add(decision.settlement_id)
         results.update({key: answer for key, answer in answers.items() if key in written})
         return [
             _reset(case)

@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 
 from infra.runtime import journal
-from infra.runtime.database import Database
+from infra.runtime.database import Database, halving
 from infra.runtime.errors import Reason, Refusal
 from services.settlement.domain.states import BILL_FREE, OPEN, TRANSITIONS, State
 from yidi.common.v1 import envelope_pb2
@@ -224,30 +224,38 @@ class CareStore:
     async def open(self, openings: Sequence[Opening], now: datetime) -> list[asyncpg.Record]:
         """Open what can be opened; one row per opening says so or shows what is in the way.
 
+        An opening whose data cannot be stored has no row and leaves nothing.
         Two openings of one batch that want the same request id or bill go one after the other.
         """
         rows: list[asyncpg.Record] = []
         waiting = list(openings)
         while waiting:
             now_turn, waiting = _without_rivals(waiting)
-            rows += await self._race(_OPEN_STATEMENT, now, *_columns(now_turn))
+
+            async def run(part: Sequence[Opening]) -> list[asyncpg.Record]:
+                return await self._race(_OPEN_STATEMENT, now, *_columns(part))
+
+            rows += (await halving(now_turn, run))[0]
         return rows
 
     async def close(self, closings: Sequence[Closing], now: datetime) -> set[str]:
         """Change the states that may change; return the ids that this call has changed."""
-        columns = journal.arrays([closing.header for closing in closings])
-        rows = await self._race(
-            _CLOSE_STATEMENT,
-            now,
-            [closing.settlement_id for closing in closings],
-            [closing.state.value for closing in closings],
-            [closing.outcome.header if closing.outcome else None for closing in closings],
-            [closing.outcome.details if closing.outcome else None for closing in closings],
-            [closing.outcome.digest if closing.outcome else None for closing in closings],
-            [closing.reason for closing in closings],
-            [closing.hops for closing in closings],
-            *columns,
-        )
+
+        async def run(part: Sequence[Closing]) -> list[asyncpg.Record]:
+            return await self._race(
+                _CLOSE_STATEMENT,
+                now,
+                [closing.settlement_id for closing in part],
+                [closing.state.value for closing in part],
+                [closing.outcome.header if closing.outcome else None for closing in part],
+                [closing.outcome.details if closing.outcome else None for closing in part],
+                [closing.outcome.digest if closing.outcome else None for closing in part],
+                [closing.reason for closing in part],
+                [closing.hops for closing in part],
+                *journal.arrays([closing.header for closing in part]),
+            )
+
+        rows, _ = await halving(closings, run)
         return {row["settlement_id"] for row in rows}
 
     async def get(self, keys: Sequence[Key]) -> list[asyncpg.Record]:

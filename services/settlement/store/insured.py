@@ -209,11 +209,16 @@ class InsuredStore:
     ) -> set[str]:
         """Write the decisions of every unit whose rows are still as read; return their ids.
 
+        A decision names its unit by its place in `units`; units without a decision are left out.
+
         Units are written all or nothing and fail alone. Raises one of `RACE` when another writer
         made a row meanwhile: nothing of the batch is written then.
         """
         rows = await self._database.run(
-            _DECIDE_STATEMENT, now, *_decision_arrays(decisions, units), *_unit_arrays(units)
+            _DECIDE_STATEMENT,
+            now,
+            *_decision_arrays(decisions, units),
+            *_unit_arrays(units, {decision.unit for decision in decisions}),
         )
         return {row["settlement_id"] for row in rows}
 
@@ -262,15 +267,17 @@ def _decision_arrays(
     ]
 
 
-def _unit_arrays(units: Sequence[UnitWrite]) -> list[list[Any]]:
+def _unit_arrays(units: Sequence[UnitWrite], wanted: set[int]) -> list[list[Any]]:
     accumulators = [
         (number, unit.person, period, version, values)
         for number, unit in enumerate(units)
-        if unit.person is not None
+        if unit.person is not None and number in wanted
         for period, (version, values) in unit.accumulators.items()
     ]
     accounts = [
-        (number, *unit.account) for number, unit in enumerate(units) if unit.account is not None
+        (number, *unit.account)
+        for number, unit in enumerate(units)
+        if unit.account is not None and number in wanted
     ]
     return [
         [number for number, *_ in accumulators],
