@@ -28,6 +28,8 @@ from yidi.gateway.v1 import gateway_pb2
 from yidi.settlement.v1 import care_pb2, payload_pb2
 
 METHOD = "Settle"
+MAX_HOPS = 12
+"""Hop times kept of an answer: a neighbour that reports more must not spoil its own outcome."""
 _CROSS = types_pb2.ROUTE_CROSS_PROVINCE
 _QUOTE = types_pb2.EXCHANGE_KIND_QUOTE
 _log = structlog.get_logger("yidi.gateway")
@@ -56,6 +58,9 @@ class Running:
     body_digest: bytes
     task: asyncio.Task[gateway_pb2.SettleResponse] | None = None
     settlement_id: str = ""
+    """Set before request id and bill are claimed."""
+    abandoned: bool = False
+    """Its caller was told that nothing was claimed: nothing may be claimed any more."""
 
 
 class CareQueues:
@@ -122,6 +127,7 @@ class Orchestrator:
         """Settle a bill, or give the answer that its request id has already got."""
         key = (call.caller.spiffe_id, request_id)
         running = self._running.get(key)
+        first = running is None
         if running is None:
             if len(self._running) >= self._bounds.queue:
                 raise Refusal(Reason.ERROR_REASON_OVERLOADED, retry_ms=500)
@@ -138,6 +144,9 @@ class Orchestrator:
             async with asyncio.timeout(max(self._deadline_us(call) - monotonic_us(), 0) / 1e6):
                 return await asyncio.shield(running.task)
         except TimeoutError:
+            if first and not running.settlement_id:
+                running.abandoned = True
+                raise Refusal(Reason.ERROR_REASON_DEADLINE_TOO_SHORT) from None
             raise pending(
                 running.settlement_id or request_id, types_pb2.SETTLEMENT_STATE_PENDING
             ) from None
@@ -186,19 +195,23 @@ class Orchestrator:
             row = await self._row_of_request(caller, request_id, institution)
             if row is None:
                 raise refusal from None
+            running.settlement_id = row.settlement_id
             return await self._join(row, charge, institution, deadline_us)
         with place:
+            if running.abandoned or deadline_us <= monotonic_us():
+                raise Refusal(Reason.ERROR_REASON_DEADLINE_TOO_SHORT)
+            running.settlement_id = prepared.settlement_id
             opened = await self._care.opens.submit(
                 _open_item(prepared, charge, request_id, caller, deadline_us)
             )
             if opened.HasField("error"):
                 raise Refusal.from_status(opened.error)
             if not opened.opened:
+                running.settlement_id = opened.existing_settlement_id
                 item = care_pb2.GetItem(
                     institution=institution, settlement_id=opened.existing_settlement_id
                 )
                 return await self._join(await self.get(item), charge, institution, deadline_us)
-            running.settlement_id = prepared.settlement_id
             watch.lap(types_pb2.HOP_CARE_OPEN)
             return await self._exchange(prepared, queue, place, deadline_us, watch)
 
@@ -222,10 +235,15 @@ class Orchestrator:
         item.hops.extend(watch.hops())
         hops = list(item.hops)
         watch = Stopwatch.since(watch)
-        closed = await self._care.closes.submit(item)
+        try:
+            closed = await self._care.closes.submit(item)
+        except (Refusal, MissingAnswer):
+            closed = care_pb2.CloseResult()
         watch.lap(types_pb2.HOP_CARE_CLOSE)
-        if closed.HasField("error"):
-            raise Refusal.from_status(closed.error)
+        if not closed.HasField("row"):
+            # Something may have been paid and is not stored here: only asking again can tell.
+            _log.error("alarm: outcome not stored", settlement_id=prepared.settlement_id)
+            raise pending(prepared.settlement_id, types_pb2.SETTLEMENT_STATE_PENDING)
         return settled(closed.row, prepared.kept, [*hops, *watch.hops(), _total(watch)])
 
     async def _join(
@@ -265,13 +283,20 @@ class Orchestrator:
 
             async def send(items: list[Leaving]) -> Mapping[str, envelope_pb2.ExchangeResult]:
                 now_us = monotonic_us()
+                answers: dict[str, envelope_pb2.ExchangeResult] = {}
+                leaving: list[Leaving] = []
                 for item in items:
-                    item.envelope.remaining_ms = max(
-                        (item.deadline_us - now_us - margin_us) // 1000, 0
-                    )
-                seconds = max(max(item.deadline_us for item in items) - now_us, 0) / 1e6
-                answers = await exchange([item.envelope for item in items], seconds)
-                return {answer.id: answer for answer in answers}
+                    remaining_ms = (item.deadline_us - now_us - margin_us) // 1000
+                    if remaining_ms > 0:
+                        item.envelope.remaining_ms = remaining_ms
+                        leaving.append(item)
+                    else:
+                        answers[item.envelope.id] = _not_sent(item.envelope.id)
+                if leaving:
+                    seconds = (max(item.deadline_us for item in leaving) - now_us) / 1e6
+                    answered = await exchange([item.envelope for item in leaving], seconds)
+                    answers |= {answer.id: answer for answer in answered}
+                return answers
 
             self._queues[key] = Coalescer(
                 send,
@@ -280,6 +305,12 @@ class Orchestrator:
                 bounds=self._bounds,
             )
         return self._queues[key]
+
+
+def _not_sent(settlement_id: str) -> envelope_pb2.ExchangeResult:
+    """The exchange of an item that waited too long was not begun."""
+    late = Refusal(Reason.ERROR_REASON_DEADLINE_TOO_SHORT)
+    return envelope_pb2.ExchangeResult(id=settlement_id, error=late.status(), not_forwarded=True)
 
 
 def _open_item(
@@ -316,7 +347,7 @@ def _take_answer(item: care_pb2.CloseItem, answer: envelope_pb2.ExchangeResult) 
     elif kind == "error":
         item.refused.not_forwarded = answer.not_forwarded
         item.refused.status.CopyFrom(answer.error)
-    item.hops.extend(answer.hops)
+    item.hops.extend(answer.hops[:MAX_HOPS])
 
 
 def _total(watch: Stopwatch) -> envelope_pb2.HopTime:

@@ -60,9 +60,12 @@ class Preparing:
 
     async def prepare(self, charge: Charge, traceparent: str) -> Prepared:
         """Find the route, split the lines, build the payload; refusals here claim nothing."""
-        visit = charge.bill.visit
+        visit = visit_pb2.Visit()
+        visit.CopyFrom(charge.bill.visit)
         care = self._directory.place(visit.care_area)
         insured = self._directory.place(visit.insured_area)
+        # County codes are aliases: beyond this line there are pooling areas only.
+        visit.care_area, visit.insured_area = care.area, insured.area
         self._directory.check_open(insured, visit.insurance, visit.care_type)
         route = self._directory.route(care, insured)
         settlement_id = new_id(self._clock)

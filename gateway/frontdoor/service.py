@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.frontdoor.answering import result_of
+from gateway.frontdoor.answering import is_open, refusal_of, result_of
 from gateway.frontdoor.orchestrating import METHOD, Orchestrator
 from gateway.frontdoor.preparing import Charge
 from infra.runtime.call import Call
 from infra.runtime.digest import body_digest
+from infra.runtime.errors import Reason, Refusal, Violation
 from yidi.common.v1 import types_pb2
 from yidi.gateway.v1 import gateway_pb2
 from yidi.settlement.v1 import care_pb2, payload_pb2
@@ -21,6 +22,7 @@ class InstitutionServicer:
     async def Quote(
         self, request: gateway_pb2.QuoteRequest, call: Call
     ) -> gateway_pb2.QuoteResponse:
+        _require_unique_lines(request.bill)
         charge = Charge(
             bill=request.bill,
             credential=request.credential,
@@ -34,6 +36,7 @@ class InstitutionServicer:
     async def Settle(
         self, request: gateway_pb2.SettleRequest, call: Call
     ) -> gateway_pb2.SettleResponse:
+        _require_unique_lines(request.bill)
         charge = Charge(
             bill=request.bill,
             credential=request.credential,
@@ -68,6 +71,19 @@ class InstitutionServicer:
         if row.HasField("outcome"):
             kept = payload_pb2.ExchangePayload.FromString(row.request)
             response.result.CopyFrom(result_of(row.outcome, kept, row.hops))
-        if row.HasField("reason"):
+        if is_open(row):
+            response.reason.CopyFrom(refusal_of(row).status())
+        elif row.HasField("reason"):
             response.reason.CopyFrom(row.reason)
         return response
+
+
+def _require_unique_lines(bill: gateway_pb2.Bill) -> None:
+    seen: set[str] = set()
+    faults: list[Violation] = []
+    for index, line in enumerate(bill.lines):
+        if line.line_id in seen:
+            faults.append(Violation(f"bill.lines[{index}].line_id", "同一单据内明细行号不得重复"))
+        seen.add(line.line_id)
+    if faults:
+        raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=faults)

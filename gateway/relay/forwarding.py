@@ -20,6 +20,7 @@ from gateway.relay.store import NationStore
 from infra.runtime.clock import Clock, instant, monotonic_us
 from infra.runtime.coalesce import Bounds, Coalescer, MissingAnswer
 from infra.runtime.errors import Reason, Refusal
+from infra.runtime.redact import where
 from yidi.common.v1 import envelope_pb2, types_pb2
 
 _log = structlog.get_logger("yidi.relay")
@@ -106,6 +107,9 @@ class Forwarder:
             return envelope_pb2.ExchangeResult(id=envelope.id)
         except Refusal as refusal:
             return _refused(envelope.id, refusal, not_forwarded=False)
+        except Exception as error:  # noqa: BLE001 - it must not take other destinations along
+            _log.error("internal", settlement_id=envelope.id, at=where(error))
+            return envelope_pb2.ExchangeResult(id=envelope.id)
 
     def _coalescer(
         self, destination: Destination, *, quote: bool

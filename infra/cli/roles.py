@@ -232,7 +232,7 @@ class _Province:
         orchestrator = Orchestrator(
             clock=runtime.clock,
             limits=runtime.settings.limits,
-            bounds=bounds,
+            bounds=runtime.exchange_bounds,
             preparing=Preparing(
                 clock=runtime.clock, directory=directory, split=_keyed(split, bounds)
             ),
@@ -348,7 +348,7 @@ def _forwarder(
 ) -> Forwarder:
     return Forwarder(
         clock=runtime.clock,
-        bounds=runtime.bounds,
+        bounds=runtime.exchange_bounds,
         margin_ms=runtime.settings.limits.hop_margin_ms,
         hop=hop,
         journal=journal,

@@ -110,8 +110,10 @@ class Limits(_Section):
     batch_items: int = Field(default=256, ge=1, le=256)
     batch_bytes: int = Field(default=1 << 20, ge=1 << 16)
     queue_items: int = Field(default=2_048, ge=1)
-    in_flight: int = Field(default=2, ge=1, le=64)
-    """Batches under way at once per coalescer."""
+    in_flight: int = Field(default=1, ge=1, le=64)
+    """Batches under way at once per coalescer inside the site: one, so that the next one fills."""
+    exchange_in_flight: int = Field(default=2, ge=1, le=64)
+    """The same between sites, where a batch is out for a whole round trip."""
     message_bytes: int = Field(default=4 << 20, ge=1 << 16)
     directory_poll_ms: int = Field(default=2_000, ge=50)
     directory_max_age_ms: int = Field(default=300_000, ge=1_000)

@@ -1,7 +1,9 @@
 """The body digest: SHA-256 over the business fields of a request, marked so in its contract.
 
 Not over bytes: field order, unknown fields, time stamps, credentials and operators do not count,
-so the same bill sent again by another program version has the same digest.
+so the same bill sent again by another program version has the same digest. The canonical form is
+JSON: a message is the list of [field number, value] of its marked fields that are not at their
+default, in order of number; so a field that a later contract adds changes no old digest.
 """
 
 from __future__ import annotations
@@ -9,79 +11,65 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeAlias
 
+import msgspec
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from yidi.common.v1 import options_pb2
 
-_SEPARATOR = "\x1f"
-_Writer = Callable[[Any, list[str]], None]
+_Form: TypeAlias = list[tuple[int, Any]]
 
 
 def body_digest(message: Message) -> bytes:
-    """SHA-256 of the business fields of `message` in a canonical form, 32 bytes.
-
-    Each field is its number and value; nested messages are bracketed; fields that have their
-    default value are left out, as they are on the wire.
-    """
-    parts: list[str] = []
-    _writer(message.DESCRIPTOR)(message, parts)
-    return hashlib.sha256(_SEPARATOR.join(parts).encode("utf-8")).digest()
+    """SHA-256 of the business fields of `message` in the canonical form, 32 bytes."""
+    return hashlib.sha256(msgspec.json.encode(_reader(message.DESCRIPTOR)(message))).digest()
 
 
 @cache
-def _writer(descriptor: Descriptor) -> _Writer:
-    fields = [
-        _field_writer(field)
-        for field in sorted(descriptor.fields, key=lambda field: field.number)
-        if field.GetOptions().Extensions[options_pb2.business]
+def _reader(descriptor: Descriptor) -> Callable[[Any], _Form]:
+    marked = [
+        field for field in descriptor.fields if field.GetOptions().Extensions[options_pb2.business]
     ]
+    marked.sort(key=lambda field: field.number)
+    plain = [field for field in marked if field.message_type is None and not field.is_repeated]
+    others = [field for field in marked if field not in plain]
+    numbers = tuple(field.number for field in plain)
+    values = _getter(plain)
+    nested = [(field.number, _other_reader(field)) for field in others]
 
-    def write(message: Any, parts: list[str]) -> None:
-        for write_field in fields:
-            write_field(message, parts)
+    def read(message: Any) -> _Form:
+        form = [pair for pair in zip(numbers, values(message), strict=True) if pair[1]]
+        for number, read_field in nested:
+            value = read_field(message)
+            if value:
+                form.append((number, value))
+        form.sort(key=_number)
+        return form
 
-    return write
+    return read
 
 
-def _field_writer(field: FieldDescriptor) -> _Writer:
-    name, number = field.name, str(field.number)
-    if field.message_type is not None:
-        nested = _writer(field.message_type)
-        repeated = field.is_repeated
+def _number(pair: tuple[int, Any]) -> int:
+    return pair[0]
 
-        def write_messages(message: Any, parts: list[str]) -> None:
-            if repeated:
-                children = getattr(message, name)
-            elif message.HasField(name):
-                children = (getattr(message, name),)
-            else:
-                return
-            for child in children:
-                parts.append(number + "{")
-                nested(child, parts)
-                parts.append("}")
 
-        return write_messages
+def _getter(fields: list[FieldDescriptor]) -> Callable[[Any], tuple[Any, ...]]:
+    names = [field.name for field in fields]
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda message: tuple(getattr(message, name) for name in names)
+
+
+def _other_reader(field: FieldDescriptor) -> Callable[[Any], list[Any]]:
+    """Reads a repeated field or a nested message as a list, empty when it is not set."""
+    name = field.name
+    if field.message_type is None:
+        return lambda message: list(getattr(message, name))
+    read = _reader(field.message_type)
     if field.is_repeated:
-
-        def write_values(message: Any, parts: list[str]) -> None:
-            parts.extend(f"{number}={_escape(value)}" for value in getattr(message, name))
-
-        return write_values
-
-    def write_value(message: Any, parts: list[str]) -> None:
-        value = getattr(message, name)
-        if value:
-            parts.append(f"{number}={_escape(value)}")
-
-    return write_value
-
-
-def _escape(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.hex()
-    # A text that holds the separator must not pass for two fields.
-    return value.replace(_SEPARATOR, _SEPARATOR * 2) if isinstance(value, str) else str(value)
+        return lambda message: [read(child) for child in getattr(message, name)]
+    # A list of one, so that an empty message that is set differs from none.
+    return lambda message: [read(getattr(message, name))] if message.HasField(name) else []

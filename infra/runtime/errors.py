@@ -143,7 +143,7 @@ class Refusal(Exception):
             details.setdefault("site", "peer")
             details.setdefault("incident", code_pb2.Code.Name(status.code))
         refusal = cls(reason, violations=violations, retry_ms=retry_ms)
-        refusal.details = details  # not as keywords: a neighbour may use any name
+        refusal.details |= details  # not as keywords: a neighbour may use any name
         return refusal
 
 

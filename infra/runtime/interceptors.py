@@ -19,11 +19,12 @@ from google.rpc import status_pb2
 from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import Clock, monotonic_us, new_id
 from infra.runtime.config import NATION
-from infra.runtime.contract import AcceptedCaller, CallerKind, Method, Owner, owned_fields
+from infra.runtime.contract import AcceptedCaller, Method, owned_fields
 from infra.runtime.errors import Reason, Refusal, Violation
 from infra.runtime.redact import where
 from infra.runtime.rules_zh import describe
 from infra.runtime.telemetry import Telemetry
+from yidi.common.v1 import options_pb2
 
 Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
 Interceptor: TypeAlias = Callable[[Method, Any, Call, Handler], Awaitable[Message]]
@@ -125,17 +126,18 @@ class AccessInterceptor:
 
     def _accepts(self, accepted: AcceptedCaller, caller: Identity) -> bool:
         own = caller.site == self._site
-        if accepted.kind == CallerKind.CALLER_KIND_OWN_SITE:
+        if accepted.kind == options_pb2.CALLER_KIND_OWN_SITE:
             return own and caller.type is CallerType.ROLE and caller.name in accepted.roles
-        if accepted.kind == CallerKind.CALLER_KIND_INSTITUTION:
+        if accepted.kind == options_pb2.CALLER_KIND_INSTITUTION:
             return own and caller.type is CallerType.INSTITUTION
-        if accepted.kind == CallerKind.CALLER_KIND_OPERATOR:
+        if accepted.kind == options_pb2.CALLER_KIND_OPERATOR:
             return own and caller.type is CallerType.OPERATOR
         foreign_relay = not own and caller.type is CallerType.ROLE and caller.name == "relay"
-        if accepted.kind == CallerKind.CALLER_KIND_NATION:
+        if accepted.kind == options_pb2.CALLER_KIND_NATION:
             return foreign_relay and caller.site == NATION
-        if accepted.kind == CallerKind.CALLER_KIND_PROVINCE:
-            return foreign_relay and caller.site != NATION
+        if accepted.kind == options_pb2.CALLER_KIND_PROVINCE:
+            # Provinces meet at the nation only: none may enter another past its checks (§5).
+            return foreign_relay and self._site == NATION
         return False
 
 
@@ -200,15 +202,17 @@ class OwnershipInterceptor:
                 return Refusal(Reason.ERROR_REASON_FOREIGN_CODE, field=field.path, value=value)
         return None
 
-    def _owner(self, owner: Owner.ValueType, method: Method, caller: Identity) -> str | None:
+    def _owner(
+        self, owner: options_pb2.Owner.ValueType, method: Method, caller: Identity
+    ) -> str | None:
         """The site or institution that the code must belong to; None where others have checked.
 
         The care side is checked where it enters (front door, own roles) and by the nation against
         its peer; the insured side by the insured site itself.
         """
-        if owner == Owner.OWNER_INSTITUTION:
+        if owner == options_pb2.OWNER_INSTITUTION:
             return caller.name if caller.type is CallerType.INSTITUTION else None
-        if owner == Owner.OWNER_CARE_SITE:
+        if owner == options_pb2.OWNER_CARE_SITE:
             if method.service in _CARE_SERVICES:
                 return self._site
             if method.service == _RELAY or caller.name == "gateway":

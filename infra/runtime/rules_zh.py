@@ -29,7 +29,6 @@ _TEXTS = {
     "visit.disease": "门诊慢特病必须填写病种编码",
     "visit.dates": "结束日期不得早于开始日期",
     "payload.total": "费用总额必须等于四个分项之和",
-    "bill.line_ids": "同一单据内明细行号不得重复",
 }
 
 

@@ -12,7 +12,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -113,7 +113,7 @@ class Runtime:
 
     @property
     def bounds(self) -> Bounds:
-        """The bounds of a coalescer, from the settings."""
+        """The bounds of a coalescer inside the site, from the settings."""
         limits = self.settings.limits
         return Bounds(
             items=limits.batch_items,
@@ -121,6 +121,11 @@ class Runtime:
             in_flight=limits.in_flight,
             queue=limits.queue_items,
         )
+
+    @property
+    def exchange_bounds(self) -> Bounds:
+        """The bounds of a coalescer towards other sites."""
+        return replace(self.bounds, in_flight=self.settings.limits.exchange_in_flight)
 
     @property
     def local_seconds(self) -> float:
@@ -289,7 +294,7 @@ async def _listen(
                 {},
             )
         )
-    listeners = []
+    listeners: list[grpc.aio.Server] = []
     for address, credentials, offered, raw in plans:
         listener = grpc.aio.server(
             options=[
@@ -310,6 +315,7 @@ async def _listen(
         try:
             listener.add_secure_port(address, credentials)
         except RuntimeError as error:
+            await asyncio.gather(*(started.stop(None) for started in listeners))
             raise SettingsError(
                 f"listen: cannot listen on {address}; is another process using the port?"
             ) from error

@@ -15,10 +15,11 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from infra.runtime.clock import monotonic_us
 from infra.runtime.config import Settings
+from infra.runtime.errors import Refusal
 from yidi.common.v1 import envelope_pb2, types_pb2
 
 
@@ -59,10 +60,21 @@ class Telemetry:
         context = trace.set_span_in_context(trace.NonRecordingSpan(parent)) if parent else None
         links = [Link(linked) for linked in map(_span_context, items) if linked]
         with self._tracer.start_as_current_span(
-            name, context=context, kind=SpanKind.SERVER, links=links
+            name,
+            context=context,
+            kind=SpanKind.SERVER,
+            links=links,
+            # An error's text and the errors behind it quote data: only its reason goes in.
+            record_exception=False,
+            set_status_on_exception=False,
         ) as span:
             own = span.get_span_context()
-            yield f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+            try:
+                yield f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+            except BaseException as error:
+                reason = error.name if isinstance(error, Refusal) else type(error).__name__
+                span.set_status(StatusCode.ERROR, reason)
+                raise
 
     def close(self) -> None:
         """Send what is left."""

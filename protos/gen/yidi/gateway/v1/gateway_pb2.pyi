@@ -50,7 +50,9 @@ class Bill(_message.Message):
 
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.FeeLine]:
-        """The lines; line ids are unique within the bill."""
+        """The lines; line ids are unique within the bill (checked at the front door, not by a rule: a
+        rule would compare every pair).
+        """
 
     def __init__(
         self,
