@@ -63,22 +63,31 @@ class Clients:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, home: Path) -> AsyncIterator[Clients]:
-        """Clients of the network that runs in `home`."""
-        clients = cls(network_of(read_state(home)))
+    async def connect(cls, home: Path, *, starting: bool = False) -> AsyncIterator[Clients]:
+        """Clients of the network that runs in `home`; with `starting` also of one on its way."""
+        state = read_state(home)
+        if starting and state.get("status") == "starting":
+            state["status"] = "running"
+        clients = cls(network_of(state))
         try:
             yield clients
         finally:
             await clients.close()
+
+    def site_of_area(self, area: str) -> str | None:
+        """The site that a pooling area or county code belongs to, if it runs here."""
+        for code, at in self.sites.items():
+            for own in at.settings.site.areas:
+                if area == own.code or area in own.aliases:
+                    return code
+        return None
 
     def operator(self, kind: Callable[[Any], S], site: str, role: str) -> S:
         """A stub of a role of `site`, called as the site's own operator."""
         key = (site, role)
         if key not in self._channels:
             at = self.sites[site]
-            self._channels[key] = self._open(
-                site, at.internal[role], f"operator/{OPERATOR}"
-            )
+            self._channels[key] = self._open(site, at.internal[role], f"operator/{OPERATOR}")
         return stub(kind, self._channels[key])
 
     def institution(self, kind: Callable[[Any], S], site: str, code: str, door: int = 0) -> S:

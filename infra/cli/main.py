@@ -2,87 +2,78 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 # gRPC reads it when it is imported; a serving process never forks.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+from infra.cli import network, play, serving, visits
+from infra.cli.terminal import err, show_refusal
 from infra.local.processes import LocalNetworkError
-from infra.runtime.config import SettingsError, load_settings
+from infra.runtime.config import SettingsError
 from infra.runtime.errors import Refusal
 
+
+class _Commands(TyperGroup):
+    """Loads `bench` when it is asked for: every serving process would pay for its imports."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), "bench"]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name == "bench":
+            from infra.cli import bench
+
+            # A callback keeps `bench settle` a group although it has one command.
+            bench.app.callback()(lambda: None)
+            group = typer.main.get_group(bench.app)
+            group.name = cmd_name
+            return group
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Yidi (异地): cross-province direct settlement of medical insurance.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-SiteFile = Annotated[Path, typer.Option("--site", help="The site's TOML file.")]
-
-
-@app.command()
-def serve(
-    site: SiteFile,
-    roles: Annotated[str, typer.Option(help="Roles of this process, separated by commas.")],
-    bench_echo: Annotated[bool, typer.Option(hidden=True)] = False,
-) -> None:
-    """Serve some roles of one site until SIGTERM."""
-    from infra.cli.roles import builders
-    from infra.runtime.server import serve_until_signal
-
-    settings = load_settings(site)
-    chosen = [role.strip() for role in roles.split(",") if role.strip()]
-    run = _loop_runner(settings.event_loop)
-    raw = None
-    if bench_echo:
-        from loadtests.settle import ECHO_PATH, echo
-
-        raw = {ECHO_PATH: echo}
-    run(serve_until_signal(settings, builders(settings, chosen), raw_handlers=raw))
-
-
-@app.command()
-def migrate(site: SiteFile) -> None:
-    """Create or update the site's database: roles, schemas, tables, partitions."""
-    from infra.cli.roles import schemas
-    from infra.runtime.clock import SystemClock
-    from infra.runtime.migrate import migrate as run_migrations
-
-    settings = load_settings(site)
-    asyncio.run(run_migrations(settings, schemas(settings), SystemClock()))
-    typer.echo(f"{settings.site.code} {settings.site.name}: the database is up to date")
-
-
-def _loop_runner(event_loop: str):  # type: ignore[no-untyped-def]
-    if event_loop == "uvloop":
-        import uvloop
-
-        return uvloop.run
-    return asyncio.run
+app.command()(network.up)
+app.command()(network.down)
+app.command()(network.status)
+app.command()(play.demo)
+app.command()(play.verify)
+app.command()(visits.quote)
+app.command()(visits.settle)
+app.command()(serving.serve)
+app.command()(serving.migrate)
 
 
 def main() -> None:
     """Run the command; a fault that a person can mend is one sentence, not a traceback."""
+    code: Any = 0
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        # Without standalone mode an Exit comes back as its code.
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except typer.TyperException as error:
+        if message := error.format_message():  # empty when the help was shown instead
+            typer.echo(f"yidi: {message} Try `yidi --help`.", err=True)
+        code = 2
     except (SettingsError, LocalNetworkError) as error:
         typer.echo(f"yidi: {error}", err=True)
-        sys.exit(2)
+        code = 2
     except Refusal as refusal:
-        typer.echo(f"yidi: {refusal.message}{refusal.next_step}（{refusal.name}）", err=True)
-        sys.exit(1)
+        show_refusal(refusal, err())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

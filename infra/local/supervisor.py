@@ -70,6 +70,8 @@ DOWN_S = 60.0
 Prepare = Callable[[Settings], None]
 """Creates, migrates and seeds the database of one site; called with PostgreSQL running."""
 Progress = Callable[[str], None]
+OnHealthy = Callable[[Path, Progress], None]
+"""Finishes a start over the running network's own contracts; raises when it does not work."""
 
 SERVE = (sys.executable, "-m", "infra.cli.main", "serve")
 
@@ -87,6 +89,8 @@ class Options:
     sites: Sequence[LocalSite] = SITES
     command: Sequence[str] = SERVE
     """Called with `--site FILE --roles a,b`; its addresses are in its environment."""
+    on_healthy: OnHealthy | None = None
+    """Called once with the home when every process serves, before the state says `running`."""
 
 
 class StopRequested(KeyboardInterrupt):
@@ -187,6 +191,8 @@ class Network:
                 self.spawn(process)
         self._progress(f"waiting for {len(self.children)} processes")
         self.wait_healthy()
+        if self._options.on_healthy is not None:
+            self._options.on_healthy(self.home, self._progress)
         self._record("running")
 
     def spawn(self, process: Process) -> Child:
@@ -357,12 +363,13 @@ def up(
     on_progress: Progress = print,
     sites: Sequence[LocalSite] | None = None,
     command: Sequence[str] = SERVE,
+    on_healthy: OnHealthy | None = None,
 ) -> None:
     """Start the network of `home` and serve until a signal; with `detach` until it is healthy.
 
     Raise `LocalNetworkError` when it cannot be started or one of its processes ends, and
     `KeyboardInterrupt` when a signal ends it before it is healthy. With `detach`, `prepare`
-    must be a function of an importable module.
+    and `on_healthy` must be functions of importable modules.
     """
     options = Options(
         home=home.absolute(),
@@ -373,6 +380,7 @@ def up(
         replicas=dict(replicas or {}),
         sites=tuple(sites or SITES),
         command=tuple(command),
+        on_healthy=on_healthy,
     )
     if detach:
         from infra.local.detached import start_detached
@@ -439,6 +447,7 @@ def temporary_network(
     folder: Path | None = None,
     on_progress: Progress = lambda _: None,
     command: Sequence[str] = SERVE,
+    on_healthy: OnHealthy | None = None,
 ) -> Iterator[Network]:
     """A network of its own in a new folder (in `folder` if given), deleted afterwards.
 
@@ -455,6 +464,7 @@ def temporary_network(
         replicas=dict(replicas or {}),
         sites=tuple(sites or SITES),
         command=tuple(command),
+        on_healthy=on_healthy,
     )
     try:
         with locked(home):

@@ -1,0 +1,1 @@
+"""`yidi demo`: one story of several visits, each really settled over all its sites."""
