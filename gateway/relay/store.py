@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.runtime import journal
 from infra.runtime.database import Database
-from infra.runtime.migrate import Schema
+from infra.runtime.schema import Schema
 from yidi.common.v1 import envelope_pb2
 
 SCHEMA = Schema("relay", Path(__file__).parent / "migrations", partitioned=("outcome",))

@@ -207,7 +207,9 @@ def fsync_ms(folder: Path, times: int = 50) -> float:
     return median(took)
 
 
-app = typer.Typer(help="Measure as ratios within one run.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure as ratios within one run.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.command()

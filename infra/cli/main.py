@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from importlib import import_module
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -12,29 +13,45 @@ from typer.core import TyperGroup
 # gRPC reads it when it is imported; a serving process never forks.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from infra.cli import network, play, serving, visits
-from infra.cli.terminal import err, show_refusal
 from infra.local.processes import LocalNetworkError
 from infra.runtime.config import SettingsError
 from infra.runtime.errors import Refusal
 
 
 class _Commands(TyperGroup):
-    """Loads `bench` when it is asked for: every serving process would pay for its imports."""
+    """Loads a command when it is asked for: a serving process would pay for all their imports."""
+
+    _HOMES: ClassVar = {
+        "up": "network",
+        "down": "network",
+        "status": "network",
+        "demo": "play",
+        "verify": "play",
+        "quote": "visits",
+        "settle": "visits",
+        "bench": "bench",
+        "serve": "serving",
+        "migrate": "serving",
+    }
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), "bench"]
+        return list(self._HOMES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        home = self._HOMES.get(cmd_name)
+        if home is None:
+            return None
+        module = import_module(f"infra.cli.{home}")
+        one = typer.Typer(add_completion=False)
         if cmd_name == "bench":
-            from infra.cli import bench
-
+            one = module.app
             # A callback keeps `bench settle` a group although it has one command.
-            bench.app.callback()(lambda: None)
-            group = typer.main.get_group(bench.app)
-            group.name = cmd_name
-            return group
-        return super().get_command(ctx, cmd_name)
+            one.callback()(lambda: None)
+        else:
+            one.command(cmd_name)(getattr(module, cmd_name))
+        command = typer.main.get_command(one)
+        command.name = cmd_name
+        return command
 
 
 app = typer.Typer(
@@ -44,15 +61,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(network.up)
-app.command()(network.down)
-app.command()(network.status)
-app.command()(play.demo)
-app.command()(play.verify)
-app.command()(visits.quote)
-app.command()(visits.settle)
-app.command()(serving.serve)
-app.command()(serving.migrate)
+
+
+@app.callback()
+def _root() -> None:
+    """Yidi (异地): cross-province direct settlement of medical insurance."""
 
 
 def main() -> None:
@@ -71,6 +84,8 @@ def main() -> None:
         typer.echo(f"yidi: {error}", err=True)
         code = 2
     except Refusal as refusal:
+        from infra.cli.terminal import err, show_refusal
+
         show_refusal(refusal, err())
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

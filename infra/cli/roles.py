@@ -16,7 +16,7 @@ from infra.runtime.coalesce import Bounds, Coalescer
 from infra.runtime.config import NATION, Settings, SettingsError
 from infra.runtime.directory import Directory, DirectoryFollower, site_message
 from infra.runtime.links import Channel, RemoteChannel, stub
-from infra.runtime.migrate import Schema
+from infra.runtime.schema import Schema
 from infra.runtime.server import Builder, Runtime, Service
 from services.catalog import store as catalog_store
 from services.catalog.service import CatalogService

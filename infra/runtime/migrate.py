@@ -9,7 +9,6 @@ UPDATE or DELETE.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,21 +22,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from infra.runtime.clock import SHANGHAI, Clock, first_id_of
 from infra.runtime.config import Settings
 from infra.runtime.database import CONNECT_SECONDS, app_role, owner_role
+from infra.runtime.schema import Schema
 
 MONTHS_AHEAD = 3
 """Partitions made ahead of the clock's month."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """A service's schema: its name and where its migrations are.
-
-    `partitioned` names the tables that are partitioned by range of a UUIDv7 key, a month each.
-    """
-
-    service: str
-    migrations: Path
-    partitioned: tuple[str, ...] = ()
 
 
 async def migrate(settings: Settings, schemas: Sequence[Schema], clock: Clock) -> None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from infra.runtime.clock import monotonic_us
 from infra.runtime.config import Settings
 from infra.runtime.errors import Refusal
 from yidi.common.v1 import envelope_pb2, types_pb2
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 
 class Telemetry:
@@ -36,13 +37,20 @@ class Telemetry:
         endpoint = settings.telemetry.otlp_endpoint
         if exporter is None and endpoint is None:
             return cls(None)
+        # The SDK and the exporter are slow to import, and most processes have no endpoint.
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        if exporter is None:
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+            exporter = OTLPSpanExporter(endpoint=endpoint, insecure=True)
         provider = TracerProvider(
             resource=Resource.create({"service.name": f"yidi-{settings.site.code}"}),
             shutdown_on_exit=False,
         )
-        provider.add_span_processor(
-            BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=endpoint, insecure=True))
-        )
+        provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)
 
     @property

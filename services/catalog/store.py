@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.runtime.database import Database
 from infra.runtime.errors import Reason, Refusal
-from infra.runtime.migrate import Schema
+from infra.runtime.schema import Schema
 from services.catalog.domain.catalogue import Catalogue, by_code, content_hash
 from services.catalog.domain.institution import (
     InstitutionGrade,

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 
 from infra.runtime.database import Database
-from infra.runtime.migrate import Schema
+from infra.runtime.schema import Schema
 from services.enrollment.domain.identification import CredentialType, Found, Insurance
 from services.enrollment.domain.registration import Key, Known, Membership, Registration
 

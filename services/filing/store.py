@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.runtime.database import Database
-from infra.runtime.migrate import Schema
+from infra.runtime.schema import Schema
 from services.filing.domain.facts import CommitmentState, Filing, FilingKind, InsuranceType
 
 SCHEMA = Schema("filing", Path(__file__).parent / "migrations")

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import asyncpg
 
 from infra.runtime.database import Database
-from infra.runtime.migrate import Schema
+from infra.runtime.schema import Schema
 
 SCHEMA = Schema("policy", Path(__file__).parent / "migrations")
 

@@ -16,7 +16,9 @@ last. A decided refusal is a decision like any other; an undecided one leaves no
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,7 +50,7 @@ from services.settlement.store.insured import (
     Stored,
     UnitWrite,
 )
-from yidi.common.v1 import amounts_pb2, envelope_pb2, types_pb2
+from yidi.common.v1 import amounts_pb2, envelope_pb2, types_pb2, visit_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
 from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
 from yidi.policy.v1 import policy_pb2, policy_pb2_grpc
@@ -113,7 +115,7 @@ class Unit:
 
 
 class Decider:
-    """Decides batches; holds no state between them."""
+    """Decides batches; holds no state between them but whose turn it is."""
 
     def __init__(
         self,
@@ -134,6 +136,8 @@ class Decider:
         self._clock = clock
         self._seconds = call_seconds
         self._validator = protovalidate.Validator()
+        self._turns: dict[PersonKey, asyncio.Event] = {}
+        """Persons who are being decided, and what their waiters wait for."""
 
     async def exchange(
         self, envelopes: Iterable[envelope_pb2.Envelope]
@@ -152,17 +156,41 @@ class Decider:
         watch.lap(types_pb2.HOP_ENROLLMENT)
         cases = await self._entitle(cases, results)
         watch.lap(types_pb2.HOP_FILING)
-        for _ in range(ATTEMPTS):
-            if not cases:
-                break
-            cases = await self._attempt(cases, results, watch)
-        for case in cases:
-            busy = Refusal(Reason.ERROR_REASON_PERSON_BUSY)
-            results[case.id] = _undecided(case.id, busy.status())
+        tried: Counter[str] = Counter()
+        while cases:
+            turn, cases = await self._take_turns(cases)
+            tried.update(case.id for case in turn)
+            persons = {case.person for case in turn if _in_turn(case)}
+            try:
+                again = await self._attempt(turn, results, watch)
+            finally:
+                for person in persons:
+                    self._turns.pop(person).set()
+            for case in again:
+                if tried[case.id] < ATTEMPTS:
+                    cases.append(case)
+                else:
+                    busy = Refusal(Reason.ERROR_REASON_PERSON_BUSY)
+                    results[case.id] = _undecided(case.id, busy.status())
         hops = watch.hops()
         for result in results.values():
             result.hops.extend(hops)
         return list(results.values())
+
+    async def _take_turns(self, cases: list[Case]) -> tuple[list[Case], list[Case]]:
+        """The cases whose persons no other batch of this process is deciding, and the others.
+
+        The version of a row would find them out, but only after all the work; the batch goes on
+        without them, and only when nothing else is left does it wait.
+        """
+        while all(_in_turn(case) and case.person in self._turns for case in cases):
+            await self._turns[cases[0].person].wait()
+        turn = [case for case in cases if not _in_turn(case) or case.person not in self._turns]
+        later = [case for case in cases if _in_turn(case) and case.person in self._turns]
+        for case in turn:
+            if _in_turn(case):
+                self._turns[case.person] = asyncio.Event()
+        return turn, later
 
     def _receive(self, envelope: envelope_pb2.Envelope) -> Case:
         """Open the payload and hold it against its envelope; raises undecided refusals."""
@@ -242,7 +270,7 @@ class Decider:
                     id=case.id,
                     person_id=case.participant.person_id,
                     person_class=case.participant.person_class,
-                    visit=case.payload.visit,
+                    visit=_visit(case),
                     care_site=case.care.site,
                     route=case.route,
                     day=day,
@@ -290,48 +318,60 @@ class Decider:
         watch.lap(types_pb2.HOP_DECIDE)
         now_ms = self._clock.now_ms()
         try:
-            await self._compute(units, reading, now_ms)
+            units = await self._compute(units, reading, now_ms, results)
         except Refusal as refusal:
-            _all_undecided(fresh, results, refusal)
-            return []
+            _all_undecided((case for unit in units for case in unit.cases), results, refusal)
+            return later
         watch.lap(types_pb2.HOP_POLICY)
         again = await self._write(units, reading, now_ms, results)
         watch.lap(types_pb2.HOP_DECIDE)
         return [*again, *later]
 
-    async def _compute(self, units: list[Unit], reading: Reading, now_ms: int) -> None:
+    async def _compute(
+        self,
+        units: list[Unit],
+        reading: Reading,
+        now_ms: int,
+        results: dict[str, envelope_pb2.ExchangeResult],
+    ) -> list[Unit]:
         """Ask policy for every unit; a case that it refuses, or whose quote no longer holds,
         becomes a decided refusal, and what came after it in the unit is computed without it.
+        A case that cannot be computed stays undecided, alone. Returns what can be decided.
         """
         waiting = units
         while waiting:
             asked = [unit for unit in waiting if any(c.refusal is None for c in unit.cases)]
             if not asked:
-                return
+                break
             day = business_day(now_ms).isoformat()
             request = policy_pb2.BatchComputeRequest(
                 items=[_compute_unit(unit, reading, day) for unit in asked]
             )
             answer = await self._policy.BatchCompute(request, timeout=self._seconds)
             found = {result.id: result for result in answer.results}
-            waiting = [unit for unit in asked if self._take_benefits(unit, found)]
+            waiting = [unit for unit in asked if self._take_benefits(unit, found, results)]
+        return [unit for unit in units if unit.cases]
 
-    def _take_benefits(self, unit: Unit, found: Mapping[str, policy_pb2.ComputeResult]) -> bool:
+    def _take_benefits(
+        self,
+        unit: Unit,
+        found: Mapping[str, policy_pb2.ComputeResult],
+        results: dict[str, envelope_pb2.ExchangeResult],
+    ) -> bool:
         """Take in the benefits of a unit; True when it must be computed again without a case."""
         open_cases = [case for case in unit.cases if case.refusal is None]
-        result = found.get(open_cases[0].id)
-        if result is None:
-            raise Refusal(Reason.ERROR_REASON_SERVICE_UNAVAILABLE, service="policy")
-        if result.HasField("error"):
-            raise Refusal.from_status(result.error)
+        missing = Refusal(Reason.ERROR_REASON_SERVICE_UNAVAILABLE, service="policy").status()
+        result = found.get(open_cases[0].id, policy_pb2.ComputeResult(error=missing))
         computed = {case_result.id: case_result for case_result in result.cases}
         for case in open_cases:
-            case_result = computed[case.id]
+            error = result.error if result.HasField("error") else missing
+            case_result = computed.get(case.id, policy_pb2.CaseResult(error=error))
             if case_result.HasField("error"):
-                refusal = Refusal.from_status(case_result.error)
-                if not refusal.decided:
-                    raise refusal
-                case.refusal = case_result.error
+                if Refusal.from_status(case_result.error).decided:
+                    case.refusal = case_result.error
+                else:
+                    results[case.id] = _undecided(case.id, case_result.error)
+                    unit.cases.remove(case)
                 continue
             case.benefit = case_result.benefit
             changed = _quote_changed(case)
@@ -400,11 +440,10 @@ class Decider:
         self, unit: Unit, reading: Reading, now: datetime, number: int
     ) -> list[tuple[Case, NewDecision, envelope_pb2.ExchangeResult]]:
         rows: Mapping[str, Row] = {}
-        account: Row | None = None
         open_case = next((case for case in unit.cases if case.benefit is not None), None)
         if open_case is not None:
             rows = reading.accumulators.get(open_case.person, {})
-            account = reading.accounts.get(open_case.account)
+        account_id, account = _account(unit.cases, reading)
         chain = Chain(rows)
         balance = account.values[0] if account else 0
         answered = []
@@ -417,7 +456,7 @@ class Decider:
             paid = case.benefit.amounts.account_fen
             if account is not None and paid:
                 kept_account = {
-                    "account_id": case.account,
+                    "account_id": account_id,
                     "version": account.version,
                     "before": balance,
                     "delta": -paid,
@@ -432,7 +471,7 @@ class Decider:
                 for period, values in chain.values.items()
             }
             if account is not None and balance != account.values[0]:
-                unit.write.account = (open_case.account, account.version, balance)
+                unit.write.account = (account_id, account.version, balance)
         return answered
 
     def _commitment(
@@ -551,12 +590,32 @@ def _units(cases: Sequence[Case]) -> tuple[list[Unit], list[Case]]:
     return units, later
 
 
+def _visit(case: Case) -> visit_pb2.Visit:
+    """The visit with pooling areas, whatever county codes it came with."""
+    visit = visit_pb2.Visit()
+    visit.CopyFrom(case.payload.visit)
+    visit.care_area, visit.insured_area = case.care.area, case.insured.area
+    return visit
+
+
+def _in_turn(case: Case) -> bool:
+    """Whether the case changes rows of its person: a quote and a refusal change none."""
+    return case.refusal is None and not case.is_quote
+
+
+def _account(cases: Iterable[Case], reading: Reading) -> tuple[str, Row | None]:
+    """The account that may pay for a unit: its cases are one person's, but not each names it."""
+    named = (case.account for case in cases if case.participant is not None)
+    found = next((account for account in named if account in reading.accounts), "")
+    return found, reading.accounts.get(found)
+
+
 def _compute_unit(unit: Unit, reading: Reading, day: str) -> policy_pb2.ComputeUnit:
     cases = [case for case in unit.cases if case.refusal is None]
     first = cases[0]
-    account = next(
-        (reading.accounts[c.account] for c in cases if c.account in reading.accounts), None
-    )
+    _, account = _account(cases, reading)
+    # Periods are named by the year they begin in; the one before the admission may still run.
+    oldest = f"{int(min(case.payload.visit.start_date for case in cases)[:4]) - 1:04d}"
     for case in cases:
         case.policy_case = _policy_case(case, day)
     return policy_pb2.ComputeUnit(
@@ -566,6 +625,7 @@ def _compute_unit(unit: Unit, reading: Reading, day: str) -> policy_pb2.ComputeU
         openings=[
             policy_pb2.Accumulator(period=period, **dict(zip(FIELDS, row.values, strict=True)))
             for period, row in reading.accumulators[first.person].items()
+            if period >= oldest
         ],
         account_balance_fen=account.values[0] if account else 0,
         cases=[case.policy_case for case in cases if case.policy_case is not None],
@@ -623,10 +683,11 @@ def _quote_changed(case: Case) -> Refusal | None:
         return None
     assert case.benefit is not None
     expected = payload.expected
-    quoted, computed = _amounts(expected.amounts), _amounts(case.benefit.amounts)
+    quoted = _amounts(expected.amounts) if expected.HasField("amounts") else {}
+    computed = _amounts(case.benefit.amounts)
     differs = (
         (expected.quote_digest and expected.quote_digest != _quote_digest(case))
-        or (expected.HasField("amounts") and quoted != computed)
+        or (quoted and quoted != computed)
         or (expected.policy_hash and expected.policy_hash != case.benefit.policy.hash)
         or (expected.catalogue_version and expected.catalogue_version != payload.catalogue_version)
     )

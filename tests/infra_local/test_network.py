@@ -15,6 +15,7 @@ from infra.local.network import (
     write_site_files,
 )
 from infra.local.processes import LocalNetworkError
+from infra.local.state import Passwords
 from infra.runtime.config import ROLES, load_settings
 
 
@@ -22,8 +23,11 @@ def write(plan: NetworkPlan) -> None:
     write_site_files(
         plan,
         database_host="/tmp/socket",
-        admin_password='quote " and \\',
-        passwords={site.code: f"of {site.code}" for site in plan.sites},
+        passwords=Passwords(
+            postgres='quote " and \\',
+            sites={site.code: f"of {site.code}" for site in plan.sites},
+            enrollment_keys={site.code: site.code for site in plan.sites},
+        ),
     )
 
 

@@ -15,7 +15,8 @@ from infra.runtime.clock import ManualClock, new_id
 from infra.runtime.config import Settings
 from infra.runtime.database import Database
 from infra.runtime.errors import Reason, Refusal
-from infra.runtime.migrate import Schema, migrate
+from infra.runtime.migrate import migrate
+from infra.runtime.schema import Schema
 
 MIGRATION = """
 from alembic import op

@@ -24,7 +24,10 @@ def change_cause(
     quoted: Mapping[str, int],
     computed: Mapping[str, int],
 ) -> str:
-    """Why a settlement differs from its quote, in plain Chinese with both sets of amounts."""
+    """Why a settlement differs from its quote, in plain Chinese with both sets of amounts.
+
+    `quoted` is empty when the caller told only the quote's digest.
+    """
     if quoted_catalogue and quoted_catalogue != catalogue:
         cause = "就医地目录已更新"
     elif quoted_policy and quoted_policy != policy:
@@ -33,9 +36,9 @@ def change_cause(
         cause = "年度累计或单据内容已变化"
     names = {"fund_total_fen": "基金支付", "account_fen": "个人账户", "cash_fen": "现金"}
     changes = [
-        f"{label}由 {_yuan(quoted.get(name, 0))} 元变为 {_yuan(computed.get(name, 0))} 元"
+        f"{label}由 {_yuan(quoted[name])} 元变为 {_yuan(computed[name])} 元"
         for name, label in names.items()
-        if quoted.get(name, 0) != computed.get(name, 0)
+        if name in quoted and quoted[name] != computed[name]
     ]
     return "，".join([cause, *changes])
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from infra.runtime.migrate import Schema
+from infra.runtime.schema import Schema
 
 SCHEMA = Schema(
     "settlement",
