@@ -41,6 +41,8 @@ from yidi.policy.v1 import policy_pb2, policy_pb2_grpc
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
 
+DIRECTORY_SECONDS = 5.0
+"""How long a starting process waits for the first directory before it serves without."""
 CONNECT_SECONDS = 1.0
 """How long a relay tries to reach the next hop before it says that it is not there."""
 Item = TypeVar("Item", bound=object)
@@ -110,6 +112,7 @@ class _Province:
             )
             runtime.stack.push_async_callback(follower.stop)
             follower.start()
+            await follower.first(DIRECTORY_SECONDS)
         return self._directory
 
     def _nation(self, runtime: Runtime) -> RemoteChannel:

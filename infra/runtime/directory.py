@@ -137,6 +137,7 @@ class DirectoryFollower:
         self._fetch = fetch
         self._every_s = every_ms / 1000
         self._task: asyncio.Task[None] | None = None
+        self._known = asyncio.Event()
 
     async def refresh(self) -> None:
         """Ask once; a failure is logged and the old snapshot stays."""
@@ -147,6 +148,16 @@ class DirectoryFollower:
             _log.warning("directory not refreshed", reason=refusal.name)
         else:
             self._directory.update(answer)
+            self._known.set()
+
+    async def first(self, seconds: float) -> None:
+        """Wait for the first snapshot, but no longer: local visits need none.
+
+        A server that took calls before it would refuse, undecided, what it is asked to decide.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._known.wait()
 
     def start(self) -> None:
         """Refresh now and then from a task of its own."""

@@ -1,0 +1,163 @@
+"""Calling and watching a network of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import asyncpg
+from world import BEIJING, GUANGDONG, GUANGZHOU, PEOPLE, ZHANJIANG, Patient, settle_request
+
+from infra.cli.client import Clients
+from infra.local.health import Target, wait_healthy
+from infra.local.network import Process
+from infra.local.supervisor import Network
+from infra.runtime.clock import SystemClock, business_day, new_id
+from infra.runtime.errors import Refusal
+from yidi.common.v1 import types_pb2
+from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
+from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
+from yidi.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+
+CLOCK = SystemClock()
+SITE_OF = {BEIJING: BEIJING, GUANGZHOU: GUANGDONG, ZHANJIANG: GUANGDONG}
+
+
+@dataclass(frozen=True, slots=True)
+class PathNetwork:
+    """A running network, its callers, its databases."""
+
+    network: Network
+    clients: Clients
+    admins: dict[str, asyncpg.Connection]
+
+    @property
+    def today(self) -> date:
+        """The business day."""
+        return business_day(CLOCK.now_ms())
+
+    async def patients(
+        self, number: int, *, places: Sequence[str] = (BEIJING, GUANGZHOU)
+    ) -> list[Patient]:
+        """Register people of 湛江 with a long-term filing to each of `places`."""
+        people = [next(PEOPLE) for _ in range(number)]
+        enrollment = self.clients.operator(
+            enrollment_pb2_grpc.EnrollmentServiceStub, GUANGDONG, "enrollment"
+        )
+        items = [
+            enrollment_pb2.RegisterItem(
+                id=new_id(CLOCK),
+                name=person.name,
+                id_number=person.id_number,
+                social_security_card=person.social_security_card,
+                electronic_token=person.electronic_token,
+                insured_area=ZHANJIANG,
+                insurance=types_pb2.INSURANCE_TYPE_EMPLOYEE,
+                person_class=types_pb2.PERSON_CLASS_RETIRED,
+                active_from="2020-01-01",
+            )
+            for person in people
+        ]
+        answer = await enrollment.BatchRegister(
+            enrollment_pb2.BatchRegisterRequest(items=items), timeout=10
+        )
+        ids = {result.id: result.person_id for result in answer.results}
+        patients = [Patient(p, ids[item.id]) for p, item in zip(people, items, strict=True)]
+        start = (self.today - timedelta(days=60)).isoformat()
+        filings = self.clients.operator(filing_pb2_grpc.FilingServiceStub, GUANGDONG, "filing")
+        wanted = [
+            filing_pb2.CreateFilingItem(
+                id=new_id(CLOCK),
+                credential=patient.credential,
+                insured_area=ZHANJIANG,
+                insurance=types_pb2.INSURANCE_TYPE_EMPLOYEE,
+                kind=types_pb2.FILING_KIND_RETIRED_RESETTLED,
+                channel=types_pb2.FILING_CHANNEL_NATIONAL_APP,
+                care_place=place,
+                start_date=start,
+                filed_on=start,
+                commitment=types_pb2.COMMITMENT_STATE_MATERIAL_COMPLETE,
+            )
+            for patient in patients
+            for place in places
+        ]
+        if wanted:
+            made = await filings.BatchCreateFilings(
+                filing_pb2.BatchCreateFilingsRequest(items=wanted), timeout=10
+            )
+            assert all(result.HasField("filing") for result in made.results)
+        return patients
+
+    def request(self, patient: Patient, **facts: Any) -> gateway_pb2.SettleRequest:
+        """A stay that ends today."""
+        return settle_request(patient, **({"day": self.today} | facts))
+
+    def door(self, area: str, code: str, replica: int = 0) -> Any:
+        """The front door of a pooling area's site at one of its replicas."""
+        kind = gateway_pb2_grpc.InstitutionServiceStub
+        return self.clients.institution(kind, SITE_OF[area], code, replica)
+
+    async def settle(
+        self, request: gateway_pb2.SettleRequest, *, replica: int = 0, timeout: float = 20
+    ) -> gateway_pb2.SettleResponse:
+        """Settle as the hospital of the bill."""
+        bill = request.bill
+        door = self.door(bill.visit.care_area, bill.reference.institution, replica)
+        answer: gateway_pb2.SettleResponse = await door.Settle(request, timeout=timeout)
+        return answer
+
+    async def unreachable(self, patient: Patient, care_area: str) -> Refusal:
+        """Settle until the network has noticed that a site is gone, and return its refusal."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await self.settle(self.request(patient, care_area=care_area))
+                except Refusal as refusal:
+                    if refusal.name != "OUTCOME_PENDING":
+                        return refusal
+
+    async def recovered(self, patient: Patient, care_area: str) -> None:
+        """Return when every replica on the way has found its neighbours and the directory again.
+
+        Quotes tell, and leave nothing: eight in a row over each door pass through all of them.
+        """
+        request = self.request(patient, care_area=care_area)
+        quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
+        answered = 0
+        async with asyncio.timeout(20):
+            while answered < 16:
+                door = self.door(care_area, request.bill.reference.institution, answered % 2)
+                try:
+                    await door.Quote(quote, timeout=5)
+                    answered += 1
+                except Refusal:
+                    answered = await asyncio.sleep(0.05, 0)
+
+    def kill(self, site: str, role: str) -> list[Process]:
+        """SIGKILL every process of `site` that runs `role`; return their plans."""
+        found = [
+            child
+            for child in self.network.children.values()
+            if child.plan.site == site and role in child.plan.roles
+        ]
+        for child in found:
+            child.process.send_signal(signal.SIGKILL)
+            child.process.wait(5)
+        return [child.plan for child in found]
+
+    def start(self, plans: Sequence[Process], *, without: Collection[str] = ()) -> None:
+        """Start killed processes again; return when all serve, those of `without` aside."""
+        for plan in plans:
+            self.network.spawn(plan)
+        targets = [
+            Target(name, child.plan.internal, self.network.plan.tls(child.plan.site), role)
+            for name, child in self.network.children.items()
+            if name not in without
+            for role in child.plan.roles[:1]
+        ]
+        faults = wait_healthy(targets, timeout_s=30, check=lambda: None)
+        assert not faults, faults

@@ -1,0 +1,85 @@
+"""No ID number and no name outside enrollment, and inside it only encrypted (R1-60, S15)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import world
+from path_network import PathNetwork
+from world import BEIJING, GUANGZHOU, ZHANJIANG, outcomes
+
+from infra.runtime.errors import Refusal
+from yidi.common.v1 import types_pb2
+from yidi.gateway.v1 import gateway_pb2
+
+
+def _spellings(text: str) -> list[str]:
+    """How a text might lie in a dump: plain, as bytes in hex, as the hex text in hex, in GBK."""
+    plain = text.encode()
+    found = [text, plain.hex(), plain.hex().encode().hex(), text.encode("gbk").hex()]
+    return [one.lower() for one in found]
+
+
+async def test_nobody_can_be_read_outside_enrollment(path: PathNetwork, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Every column of every table of every database, and every log of the network."""
+    rare = (dataclasses.replace(person, name=f"亓官{person.name}") for person in world.PEOPLE)
+    monkeypatch.setattr("path_network.PEOPLE", rare)
+    patients = await path.patients(6)
+    requests = []
+    for number, patient in enumerate(patients):
+        for care_area in (BEIJING, GUANGZHOU, ZHANJIANG):
+            request = path.request(patient, care_area=care_area)
+            request.credential.type = (number % 3) + 1
+            person = patient.person
+            request.credential.number = (
+                person.electronic_token,
+                person.id_number,
+                person.social_security_card,
+            )[number % 3]
+            request.credential.name = person.name if number % 3 else ""
+            if number == 5:
+                # Refused identifications and messages are logged and audited as well.
+                request.credential.name = f"{person.name}错"
+            if number == 4:
+                request.credential.type = types_pb2.CREDENTIAL_TYPE_UNSPECIFIED
+            requests.append(request)
+    answers = await outcomes(path.settle(request) for request in requests)
+    names = [answer.name for answer in answers if isinstance(answer, Refusal)]
+    assert sorted(set(names)) == ["MESSAGE_INVALID", "PERSON_NOT_IDENTIFIED"]
+    assert len(names) == 6
+    quote = gateway_pb2.QuoteRequest(credential=requests[0].credential, bill=requests[0].bill)
+    await path.door(BEIJING, quote.bill.reference.institution).Quote(quote, timeout=10)
+
+    needles = {
+        spelling: what
+        for patient in patients
+        for what, text in (
+            ("name", patient.person.name),
+            ("ID number", patient.person.id_number),
+            ("card", patient.person.social_security_card),
+            ("token", patient.person.electronic_token),
+        )
+        for spelling in _spellings(text)
+    }
+    marker = requests[0].bill.reference.visit_id.lower()
+    seen_marker, tables, leaks = 0, 0, []
+    for site, admin in path.admins.items():
+        names_of_tables = await admin.fetch(
+            """SELECT schemaname, tablename FROM pg_tables
+               WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"""
+        )
+        for schema, table in names_of_tables:
+            tables += 1
+            rows = await admin.fetch(f'SELECT x::text AS row FROM "{schema}"."{table}" x')
+            text = "\n".join(row["row"] for row in rows).lower()
+            seen_marker += marker in text
+            leaks += [
+                f"{site} {schema}.{table}: {what}" for n, what in needles.items() if n in text
+            ]
+    assert leaks == []
+    assert tables > 40
+    assert seen_marker >= 2, "the scan would have found a text that is there"
+
+    for log in sorted((path.network.home / "logs").iterdir()):
+        text = log.read_text(encoding="utf-8", errors="replace").lower()
+        assert [f"{log.name}: {what}" for n, what in needles.items() if n in text] == []
