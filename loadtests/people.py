@@ -16,6 +16,7 @@ from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
 
 _BATCH = 250
 _SECONDS = 30.0
+_BORN = date(1940, 1, 1), date(1960, 1, 1)
 
 
 async def register(
@@ -27,12 +28,13 @@ async def register(
     area: str,
     care_place: str,
     filed_on: date,
+    seed: int = 7,
 ) -> list[visit_pb2.Credential]:
     """Register `number` retired employees of `area` and file them as long-term residents of
-    `care_place`; return the e-credentials they show.
+    `care_place`; return the e-credentials they show. Another `seed` gives other people.
     """
     source = make_people(
-        Random(7), counties=COUNTIES[area], born_from=date(1940, 1, 1), born_until=date(1960, 1, 1)
+        Random(seed), counties=COUNTIES[area], born_from=_BORN[0], born_until=_BORN[1]
     )
     people = list(islice(source, number))
     enrollment = clients.operator(enrollment_pb2_grpc.EnrollmentServiceStub, site, "enrollment")

@@ -341,7 +341,7 @@ async def world(
     clock: Clock,
     sites: Iterable[str] = (BEIJING, GUANGDONG),
     replaced: Mapping[str, Mapping[str, Sequence[Builder]]] | None = None,
-    limits: Mapping[str, int] | None = None,
+    limits: Mapping[str, int | bool] | None = None,
 ) -> AsyncIterator[World]:
     """The nation and `sites`, running. `replaced`: site → role → what plays it instead."""
     listed = {site.code: site for site in SITES}

@@ -45,19 +45,15 @@ def result_of(
     return result
 
 
-def settled(
+def completed(
     row: care_pb2.JournalRow,
-    request: payload_pb2.ExchangePayload,
+    kept: payload_pb2.ExchangePayload,
     hops: Iterable[envelope_pb2.HopTime],
-) -> gateway_pb2.SettleResponse:
-    """The answer for a row in a final state; raises the row's reason when it is not COMPLETED."""
+) -> gateway_pb2.SettlementResult:
+    """The result of a row in a final state; raises the row's reason when it is not COMPLETED."""
     if row.state != _COMPLETED:
         raise refusal_of(row)
-    return gateway_pb2.SettleResponse(
-        settlement_id=row.settlement_id,
-        state=row.state,
-        result=result_of(row.outcome, request, hops),
-    )
+    return result_of(row.outcome, kept, hops)
 
 
 def refusal_of(row: care_pb2.JournalRow) -> Refusal:

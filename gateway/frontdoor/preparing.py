@@ -13,7 +13,7 @@ from infra.runtime.errors import Refusal
 from yidi.catalog.v1 import catalog_pb2
 from yidi.common.v1 import envelope_pb2, types_pb2, visit_pb2
 from yidi.gateway.v1 import gateway_pb2
-from yidi.settlement.v1 import payload_pb2
+from yidi.settlement.v1 import care_pb2, payload_pb2
 
 _BY_CATEGORY = frozenset({types_pb2.CARE_TYPE_INPATIENT, types_pb2.CARE_TYPE_INJURY_INPATIENT})
 """Care types that travel as national fee categories; their detail stays at the care place."""
@@ -29,7 +29,10 @@ class Prepared:
     insured: Place
     route: types_pb2.Route.ValueType
     kept: payload_pb2.ExchangePayload
-    """What the care place keeps: the payload without the credential, with every line."""
+    """What the care place keeps: the payload without the credential, with every line; of an undo,
+    nothing."""
+    request: bytes
+    """The same serialized, or an undo's payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +117,39 @@ class Preparing:
             payload_digest=hashlib.sha256(payload).digest(),
             payload=payload,
         )
-        return Prepared(settlement_id, envelope, care, insured, route, kept)
+        return Prepared(
+            settlement_id, envelope, care, insured, route, kept, kept.SerializeToString()
+        )
+
+    def prepare_undo(
+        self,
+        original: care_pb2.JournalRow,
+        kind: types_pb2.ExchangeKind.ValueType,
+        *,
+        care_area: str,
+        reason: str,
+        operator: str,
+        traceparent: str,
+    ) -> Prepared:
+        """The envelope that undoes a completed settlement of this site."""
+        care = self._directory.place(care_area)
+        insured = self._directory.place(original.insured_area)
+        self._directory.check_downtime(insured)
+        undo_id = new_id(self._clock)
+        payload = payload_pb2.UndoPayload(
+            undoes=original.settlement_id, bill=original.bill, reason=reason
+        ).SerializeToString()
+        envelope = envelope_pb2.Envelope(
+            id=undo_id,
+            kind=kind,
+            origin=envelope_pb2.Origin(
+                care_area=care.area, institution=original.bill.institution, operator=operator
+            ),
+            insured_area=insured.area,
+            contract_revision=REVISION,
+            traceparent=traceparent,
+            payload_digest=hashlib.sha256(payload).digest(),
+            payload=payload,
+        )
+        nothing = payload_pb2.ExchangePayload()
+        return Prepared(undo_id, envelope, care, insured, original.route, nothing, payload)

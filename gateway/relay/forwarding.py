@@ -1,23 +1,24 @@
-"""Passing envelopes on, in natural batches, one coalescer per destination and urgency.
+"""Passing items on, in natural batches, one coalescer per destination and urgency.
 
-A relay reads envelopes and outcome headers and nothing else. Until an item has left, a refusal says
-so (`not_forwarded`) and the care place may close it; once it has left, whatever goes wrong is
-*unknown*. The nation journals every committed header once, on the way back, before it passes it on.
+Quotes, commits and questions about settlement ids do not wait for each other. A relay reads
+envelopes and outcome headers and nothing else. Until an item has left, a refusal says so
+(`not_forwarded`) and the care place may close it; once it has left, whatever goes wrong is
+*unknown*. While a destination's breaker is open nothing is sent to it, not even an attempt to
+connect; a question may be its trial as well as an envelope.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from typing import Generic
 
 import structlog
-from google.protobuf.message import DecodeError
 
-from gateway.relay.store import NationStore
-from infra.runtime.clock import Clock, instant, monotonic_us
+from gateway.relay.destinations import Destination, Item, Send
+from gateway.relay.journaling import Journaling, refused
+from infra.runtime.clock import monotonic_us
 from infra.runtime.coalesce import Bounds, Coalescer, MissingAnswer
 from infra.runtime.errors import Reason, Refusal
 from infra.runtime.redact import where
@@ -26,179 +27,220 @@ from yidi.common.v1 import envelope_pb2, types_pb2
 _log = structlog.get_logger("yidi.relay")
 _QUOTE = types_pb2.EXCHANGE_KIND_QUOTE
 
-Send = Callable[
-    [Sequence[envelope_pb2.Envelope], float], Awaitable[Sequence[envelope_pb2.ExchangeResult]]
-]
-"""Sends envelopes with a deadline in seconds and returns their results."""
-
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """The next hop of an envelope."""
+class Terms:
+    """What all ways of one relay have in common."""
 
-    site: str
-    """Site code; with the urgency, the coalescer."""
-    name: str
-    """For people."""
-    send: Send
-    connected: Callable[[], Awaitable[bool]]
-    """Whether the next hop can be reached at all; asked before anything is sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    envelope: envelope_pb2.Envelope
-    received_us: int
-    deadline_us: int
+    bounds: Bounds
+    margin_us: int
+    hop: types_pb2.Hop.ValueType
+    """The hop whose own time this relay is."""
+    journaling: Journaling | None
+    """The nation's."""
 
 
 class Forwarder:
-    """Forwards envelopes for one relay.
-
-    `hop` is the hop whose own time this relay is; `journal` is the nation's, or None.
-    """
+    """Passes items on for one relay; `journaling` is the nation's, or None."""
 
     def __init__(
         self,
         *,
-        clock: Clock,
         bounds: Bounds,
         margin_ms: int,
         hop: types_pb2.Hop.ValueType,
-        journal: NationStore | None,
+        journaling: Journaling | None = None,
     ) -> None:
-        self._clock = clock
-        self._bounds = bounds
-        self._margin_us = margin_ms * 1000
-        self._hop = hop
-        self._journal = journal
-        self._coalescers: dict[tuple[str, bool], Coalescer[_Item, envelope_pb2.ExchangeResult]] = {}
+        self._terms = Terms(bounds, margin_ms * 1000, hop, journaling)
+        self._exchanges: dict[tuple[str, bool], _Way[envelope_pb2.Envelope]] = {}
+        self._resolves: dict[str, _Way[envelope_pb2.ResolveItem]] = {}
 
-    async def forward(
+    async def exchange(
         self,
         envelopes: Sequence[envelope_pb2.Envelope],
         choose: Callable[[envelope_pb2.Envelope], Destination],
+        caller: Callable[[envelope_pb2.Origin], str],
     ) -> list[envelope_pb2.ExchangeResult]:
-        """Pass each envelope to the destination that `choose` names; one result per envelope."""
+        """Pass each envelope to the destination that `choose` names; one result per envelope.
+
+        `caller` says in whose turn an item leaves.
+        """
+
+        def way(envelope: envelope_pb2.Envelope) -> _Way[envelope_pb2.Envelope]:
+            destination = choose(envelope)
+            key = (destination.site, envelope.kind == _QUOTE)
+            if key not in self._exchanges:
+                self._exchanges[key] = _Way(
+                    destination, destination.exchange, _envelope_size, self._terms
+                )
+            return self._exchanges[key]
+
         now_us = monotonic_us()
-        return await asyncio.gather(
-            *(self._forward_one(envelope, choose, now_us) for envelope in envelopes)
-        )
+        return await asyncio.gather(*(_pass(item, way, caller, now_us) for item in envelopes))
+
+    async def resolve(
+        self,
+        items: Sequence[envelope_pb2.ResolveItem],
+        choose: Callable[[envelope_pb2.ResolveItem], Destination],
+        caller: Callable[[envelope_pb2.Origin], str],
+    ) -> list[envelope_pb2.ExchangeResult]:
+        """Pass each question on in the same way; one result per item."""
+
+        def way(item: envelope_pb2.ResolveItem) -> _Way[envelope_pb2.ResolveItem]:
+            destination = choose(item)
+            if destination.site not in self._resolves:
+                self._resolves[destination.site] = _Way(
+                    destination, destination.resolve, _question_size, self._terms
+                )
+            return self._resolves[destination.site]
+
+        now_us = monotonic_us()
+        return await asyncio.gather(*(_pass(item, way, caller, now_us) for item in items))
 
     async def drain(self) -> None:
         """Wait until nothing is under way."""
-        await asyncio.gather(*(coalescer.drain() for coalescer in self._coalescers.values()))
+        await asyncio.gather(
+            *(way.drain() for way in self._exchanges.values()),
+            *(way.drain() for way in self._resolves.values()),
+        )
 
-    async def _forward_one(
+
+@dataclass(frozen=True, slots=True)
+class _Traveller(Generic[Item]):
+    item: Item
+    caller: str
+    received_us: int
+    deadline_us: int
+
+
+async def _pass(
+    item: Item,
+    way: Callable[[Item], _Way[Item]],
+    caller: Callable[[envelope_pb2.Origin], str],
+    now_us: int,
+) -> envelope_pb2.ExchangeResult:
+    deadline_us = now_us + item.remaining_ms * 1000
+    try:
+        chosen = way(item)
+        traveller = _Traveller(item, caller(item.origin), now_us, deadline_us)
+    except Refusal as refusal:
+        return refused(item.id, refusal, not_forwarded=True)
+    return await chosen.carry(traveller)
+
+
+class _Way(Generic[Item]):
+    """One coalescer to one destination."""
+
+    def __init__(
         self,
-        envelope: envelope_pb2.Envelope,
-        choose: Callable[[envelope_pb2.Envelope], Destination],
-        now_us: int,
-    ) -> envelope_pb2.ExchangeResult:
+        destination: Destination,
+        send: Send[Item],
+        size: Callable[[Item], int],
+        terms: Terms,
+    ) -> None:
+        self._destination = destination
+        self._send_items: Send[Item] = send
+        self._terms = terms
+        self._coalescer: Coalescer[_Traveller[Item], envelope_pb2.ExchangeResult] = Coalescer(
+            self._send,
+            key=lambda traveller: traveller.item.id,
+            size=lambda traveller: size(traveller.item),
+            bounds=terms.bounds,
+            caller=lambda traveller: traveller.caller,
+        )
+        self.drain = self._coalescer.drain
+
+    async def carry(self, traveller: _Traveller[Item]) -> envelope_pb2.ExchangeResult:
+        """Send it with the next batch; its result, or that what became of it is unknown."""
+        item_id, destination = traveller.item.id, self._destination
         try:
-            coalescer = self._coalescer(choose(envelope), quote=envelope.kind == _QUOTE)
-            place = coalescer.reserve()
+            place = self._coalescer.reserve(traveller.caller)
+            try:
+                destination.breaker.admit(destination.name)
+            except Refusal:
+                place.give_back()
+                raise
         except Refusal as refusal:
-            return _refused(envelope.id, refusal, not_forwarded=True)
-        item = _Item(envelope, now_us, now_us + envelope.remaining_ms * 1000)
+            return refused(item_id, refusal, not_forwarded=True)
         try:
-            return await coalescer.submit(item, place)
+            return await self._coalescer.submit(traveller, place)
         except MissingAnswer:
-            return envelope_pb2.ExchangeResult(id=envelope.id)
+            return envelope_pb2.ExchangeResult(id=item_id)
         except Refusal as refusal:
-            return _refused(envelope.id, refusal, not_forwarded=False)
+            return refused(item_id, refusal, not_forwarded=False)
         except Exception as error:  # noqa: BLE001 - it must not take other destinations along
-            _log.error("internal", settlement_id=envelope.id, at=where(error))
-            return envelope_pb2.ExchangeResult(id=envelope.id)
-
-    def _coalescer(
-        self, destination: Destination, *, quote: bool
-    ) -> Coalescer[_Item, envelope_pb2.ExchangeResult]:
-        key = (destination.site, quote)
-        if key not in self._coalescers:
-
-            async def send(items: list[_Item]) -> Mapping[str, envelope_pb2.ExchangeResult]:
-                return await self._send(destination, items)
-
-            self._coalescers[key] = Coalescer(
-                send,
-                key=lambda item: item.envelope.id,
-                size=lambda item: len(item.envelope.payload) + 512,
-                bounds=self._bounds,
-            )
-        return self._coalescers[key]
+            _log.error("internal", settlement_id=item_id, at=where(error))
+            return envelope_pb2.ExchangeResult(id=item_id)
 
     async def _send(
-        self, destination: Destination, items: list[_Item]
-    ) -> dict[str, envelope_pb2.ExchangeResult]:
+        self, travellers: list[_Traveller[Item]]
+    ) -> Mapping[str, envelope_pb2.ExchangeResult]:
+        destination, breaker = self._destination, self._destination.breaker
+        if not breaker.passes:
+            # It opened while these waited.
+            return _all_refused(travellers, breaker.refusal(destination.name))
         if not await destination.connected():
-            down = Refusal(
-                Reason.ERROR_REASON_SITE_UNREACHABLE, site=destination.name, retry_ms=2_000
-            )
-            return {
-                item.envelope.id: _refused(item.envelope.id, down, not_forwarded=True)
-                for item in items
-            }
-        results: dict[str, envelope_pb2.ExchangeResult] = {}
-        sent: list[_Item] = []
+            breaker.unreachable()
+            return _all_refused(travellers, breaker.refusal(destination.name))
         sent_us = monotonic_us()
-        for item in items:
-            remaining_us = item.deadline_us - sent_us - self._margin_us
-            if remaining_us <= 0:
-                late = Refusal(Reason.ERROR_REASON_DEADLINE_TOO_SHORT)
-                results[item.envelope.id] = _refused(item.envelope.id, late, not_forwarded=True)
-            else:
-                item.envelope.remaining_ms = remaining_us // 1000
-                sent.append(item)
+        sent, results = self._in_time(travellers, sent_us)
         if not sent:
             return results
-        seconds = (max(item.deadline_us for item in sent) - sent_us) / 1e6
-        answered = await destination.send([item.envelope for item in sent], seconds)
+        seconds = (max(traveller.deadline_us for traveller in sent) - sent_us) / 1e6
+        attempt = breaker.begin(seconds)
+        items = [traveller.item for traveller in sent]
+        try:
+            answered = await self._send_items(items, seconds)
+        except Refusal as refusal:
+            breaker.broke(attempt, refusal)
+            raise
         beyond_us = monotonic_us() - sent_us
+        if destination.passes_on:
+            breaker.succeeded()
+        else:
+            breaker.answered(attempt, len(sent), answered)
         answers = {result.id: result for result in answered}
-        if self._journal is not None:
-            await self._record(self._journal, sent, answers)
+        if self._terms.journaling is not None:
+            await self._terms.journaling.record(items, answers)
         now_us = monotonic_us()
-        for item in sent:
-            result = answers.get(item.envelope.id)
+        for traveller in sent:
+            result = answers.get(traveller.item.id)
             if result is not None:
-                _book(result, self._hop, now_us - item.received_us - beyond_us)
+                _book(result, self._terms.hop, now_us - traveller.received_us - beyond_us)
                 results[result.id] = result
         return results
 
-    async def _record(
-        self,
-        store: NationStore,
-        sent: Sequence[_Item],
-        answers: dict[str, envelope_pb2.ExchangeResult],
-    ) -> None:
-        """Journal what was committed; what cannot be journaled is not passed on as committed."""
-        outcomes: dict[str, envelope_pb2.Outcome] = {}
-        for item in sent:
-            result = answers.get(item.envelope.id)
-            if result is None or item.envelope.kind == _QUOTE or not result.HasField("committed"):
-                continue
-            if not _sound(item.envelope, result.committed):
-                _log.error("alarm: outcome is not what was asked", settlement_id=result.id)
-                broken = Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT)
-                answers[result.id] = _refused(result.id, broken, not_forwarded=False)
-                continue
-            outcomes[result.id] = result.committed
-        if not outcomes:
-            return
-        try:
-            standing = await store.record(outcomes, instant(self._clock))
-        except Refusal as refusal:
-            for settlement_id in outcomes:
-                answers[settlement_id] = _refused(settlement_id, refusal, not_forwarded=False)
-            return
-        for settlement_id, outcome in outcomes.items():
-            if standing.get(settlement_id) != outcome.digest:
-                _log.error("alarm: another outcome under the same id", settlement_id=settlement_id)
-                reused = Refusal(
-                    Reason.ERROR_REASON_SETTLEMENT_ID_REUSED, settlement_id=settlement_id
-                )
-                answers[settlement_id] = _refused(settlement_id, reused, not_forwarded=False)
+    def _in_time(
+        self, travellers: Sequence[_Traveller[Item]], now_us: int
+    ) -> tuple[list[_Traveller[Item]], dict[str, envelope_pb2.ExchangeResult]]:
+        """Those that may still be sent, with their remaining time, and the refusals of the rest."""
+        sent: list[_Traveller[Item]] = []
+        late: list[_Traveller[Item]] = []
+        for traveller in travellers:
+            remaining_us = traveller.deadline_us - now_us - self._terms.margin_us
+            if remaining_us > 0:
+                traveller.item.remaining_ms = remaining_us // 1000
+                sent.append(traveller)
+            else:
+                late.append(traveller)
+        return sent, _all_refused(late, Refusal(Reason.ERROR_REASON_DEADLINE_TOO_SHORT))
+
+
+def _envelope_size(envelope: envelope_pb2.Envelope) -> int:
+    return len(envelope.payload) + 512
+
+
+def _question_size(_: envelope_pb2.ResolveItem) -> int:
+    return 512
+
+
+def _all_refused(
+    travellers: Sequence[_Traveller[Item]], refusal: Refusal
+) -> dict[str, envelope_pb2.ExchangeResult]:
+    return {
+        traveller.item.id: refused(traveller.item.id, refusal, not_forwarded=True)
+        for traveller in travellers
+    }
 
 
 def _book(result: envelope_pb2.ExchangeResult, hop: types_pb2.Hop.ValueType, own_us: int) -> None:
@@ -212,28 +254,3 @@ def _book(result: envelope_pb2.ExchangeResult, hop: types_pb2.Hop.ValueType, own
             booked.duration_us += max(own_us, 0)
             return
     result.hops.add(hop=hop, duration_us=max(own_us, 0))
-
-
-def _sound(envelope: envelope_pb2.Envelope, outcome: envelope_pb2.Outcome) -> bool:
-    """Whether the outcome's bytes match their digest and answer this very envelope."""
-    if hashlib.sha256(outcome.header).digest() != outcome.digest:
-        return False
-    try:
-        header = envelope_pb2.OutcomeHeader.FromString(outcome.header)
-        date.fromisoformat(header.business_day)
-    except (DecodeError, ValueError):
-        return False
-    return (header.settlement_id, header.kind, header.care_area, header.insured_area) == (
-        envelope.id,
-        envelope.kind,
-        envelope.origin.care_area,
-        envelope.insured_area,
-    )
-
-
-def _refused(
-    settlement_id: str, refusal: Refusal, *, not_forwarded: bool
-) -> envelope_pb2.ExchangeResult:
-    return envelope_pb2.ExchangeResult(
-        id=settlement_id, error=refusal.status(), not_forwarded=not_forwarded
-    )

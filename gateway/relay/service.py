@@ -1,13 +1,14 @@
-"""The relay as a service: where an envelope goes next, the directory, the nation's day digests."""
+"""The relay as a service: where an item goes next, the directory, the nation's day digests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from gateway.relay.forwarding import Destination, Forwarder
+from gateway.relay.destinations import Destination
+from gateway.relay.forwarding import Forwarder
+from gateway.relay.listing import Listing
 from gateway.relay.store import NationStore
 from infra.runtime.call import Call, CallerType
-from infra.runtime.clock import Clock
 from infra.runtime.config import NATION
 from infra.runtime.days import parse_day
 from infra.runtime.directory import Directory
@@ -42,15 +43,28 @@ class RelayServicer:
     async def BatchExchange(
         self, request: relay_pb2.BatchExchangeRequest, call: Call
     ) -> relay_pb2.BatchExchangeResponse:
-        items: Sequence[envelope_pb2.Envelope] = request.items
-        if call.caller.site not in (NATION, self._site):
-            # Provinces meet through the nation only.
-            raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
-        if call.caller.site == NATION:
-            results = await self._inward_forwarder.forward(items, lambda _: self._inward)
+        if self._from_nation(call):
+            results = await self._inward_forwarder.exchange(
+                request.items, lambda _: self._inward, _care_area
+            )
         else:
-            results = await self._outward_forwarder.forward(items, self._beyond)
+            results = await self._outward_forwarder.exchange(
+                request.items, self._beyond, _institution
+            )
         return relay_pb2.BatchExchangeResponse(results=results)
+
+    async def BatchResolve(
+        self, request: relay_pb2.BatchResolveRequest, call: Call
+    ) -> relay_pb2.BatchResolveResponse:
+        if self._from_nation(call):
+            results = await self._inward_forwarder.resolve(
+                request.items, lambda _: self._inward, _care_area
+            )
+        else:
+            results = await self._outward_forwarder.resolve(
+                request.items, self._beyond, _institution
+            )
+        return relay_pb2.BatchResolveResponse(results=results)
 
     async def GetDirectory(
         self, request: relay_pb2.GetDirectoryRequest, call: Call
@@ -63,8 +77,20 @@ class RelayServicer:
         # Only the nation has this journal.
         raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
 
-    def _beyond(self, envelope: envelope_pb2.Envelope) -> Destination:
-        return self._outward(self._directory.place(envelope.insured_area).site)
+    async def AnnounceDowntime(
+        self, request: relay_pb2.AnnounceDowntimeRequest, call: Call
+    ) -> relay_pb2.AnnounceDowntimeResponse:
+        # Only the nation keeps the directory.
+        raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
+
+    def _from_nation(self, call: Call) -> bool:
+        if call.caller.site not in (NATION, self._site):
+            # Provinces meet through the nation only.
+            raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
+        return call.caller.site == NATION
+
+    def _beyond(self, item: envelope_pb2.Envelope | envelope_pb2.ResolveItem) -> Destination:
+        return self._outward(self._directory.place(item.insured_area).site)
 
 
 class NationServicer:
@@ -73,35 +99,33 @@ class NationServicer:
     def __init__(
         self,
         *,
-        clock: Clock,
-        directory: relay_pb2.GetDirectoryResponse,
+        listing: Listing,
         forwarder: Forwarder,
         sites: Mapping[str, Destination],
         store: NationStore,
     ) -> None:
-        self._clock = clock
-        self._directory = directory
+        self._listing = listing
         self._forwarder = forwarder
         self._sites = sites
         self._store = store
-        self._site_of = {
-            code: site.code
-            for site in directory.sites
-            for area in site.areas
-            for code in (area.code, *area.aliases)
-        }
 
     async def BatchExchange(
         self, request: relay_pb2.BatchExchangeRequest, call: Call
     ) -> relay_pb2.BatchExchangeResponse:
-        results = await self._forwarder.forward(request.items, self._choose)
+        results = await self._forwarder.exchange(request.items, self._open_site, self._care_site)
         return relay_pb2.BatchExchangeResponse(results=results)
+
+    async def BatchResolve(
+        self, request: relay_pb2.BatchResolveRequest, call: Call
+    ) -> relay_pb2.BatchResolveResponse:
+        # Downtime keeps no question back: what is in doubt becomes final as soon as it can.
+        results = await self._forwarder.resolve(request.items, self._site, self._care_site)
+        return relay_pb2.BatchResolveResponse(results=results)
 
     async def GetDirectory(
         self, request: relay_pb2.GetDirectoryRequest, call: Call
     ) -> relay_pb2.GetDirectoryResponse:
-        self._directory.as_of_time.FromMilliseconds(self._clock.now_ms())
-        return _since(self._directory, request.known_revision)
+        return _since(self._listing.snapshot(), request.known_revision)
 
     async def GetNationJournalDigest(
         self, request: relay_pb2.GetNationJournalDigestRequest, call: Call
@@ -110,14 +134,36 @@ class NationServicer:
         if call.caller.type is not CallerType.OPERATOR and call.caller.site not in pair:
             raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
         day = parse_day(request.business_day, "business_day")
-        digest = await self._store.digest(day, *pair)
+        digest = await self._store.digest(day, *pair, request.detail, request.hour)
         return relay_pb2.GetNationJournalDigestResponse(journal=digest)
 
-    def _choose(self, envelope: envelope_pb2.Envelope) -> Destination:
-        site = self._site_of.get(envelope.insured_area)
-        if site is None:
-            raise Refusal(Reason.ERROR_REASON_AREA_UNKNOWN, area=envelope.insured_area)
-        return self._sites[site]
+    async def AnnounceDowntime(
+        self, request: relay_pb2.AnnounceDowntimeRequest, call: Call
+    ) -> relay_pb2.AnnounceDowntimeResponse:
+        downtime = await self._listing.announce(
+            call.caller.spiffe_id, request.request_id, request.downtime
+        )
+        return relay_pb2.AnnounceDowntimeResponse(
+            downtime=downtime, revision=self._listing.snapshot().revision
+        )
+
+    def _open_site(self, envelope: envelope_pb2.Envelope) -> Destination:
+        self._listing.check_downtime(envelope.insured_area)
+        return self._site(envelope)
+
+    def _site(self, item: envelope_pb2.Envelope | envelope_pb2.ResolveItem) -> Destination:
+        return self._sites[self._listing.site_of(item.insured_area)]
+
+    def _care_site(self, origin: envelope_pb2.Origin) -> str:
+        return self._listing.site_of(origin.care_area)
+
+
+def _institution(origin: envelope_pb2.Origin) -> str:
+    return origin.institution
+
+
+def _care_area(origin: envelope_pb2.Origin) -> str:
+    return origin.care_area
 
 
 def _since(

@@ -1,17 +1,26 @@
-"""The nation's journal: insert or compare, one statement per batch whatever its size."""
+"""What the nation keeps: its journal (insert or compare, one statement per batch whatever its size)
+and the announced downtimes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+
+import asyncpg
 
 from infra.runtime import journal
 from infra.runtime.database import Database
+from infra.runtime.failpoints import Failpoints, NullFailpoints, Place
 from infra.runtime.schema import Schema
 from yidi.common.v1 import envelope_pb2
+from yidi.relay.v1 import relay_pb2
 
 SCHEMA = Schema("relay", Path(__file__).parent / "migrations", partitioned=("outcome",))
+MAX_DOWNTIMES = 1_000
+"""Downtimes that the directory carries at most."""
 
 _RECORD_STATEMENT = f"""
 WITH item AS (
@@ -32,19 +41,41 @@ _COMPARE_STATEMENT = """
 SELECT o.settlement_id::text AS settlement_id, o.outcome_digest
 FROM unnest($1::uuid[]) AS i(id) JOIN relay.outcome o ON o.settlement_id = i.id
 """
+_DOWNTIME = "site, area, start_at, end_at, notice"
+_ANNOUNCE_STATEMENT = f"""
+WITH made AS (
+    INSERT INTO relay.downtime (announcer, request_id, announced_at, {_DOWNTIME})
+    VALUES ($2, $3, $1, $4, $5, $6, $7, $8)
+    ON CONFLICT (announcer, request_id) DO NOTHING
+    RETURNING {_DOWNTIME}
+), audited AS (
+    INSERT INTO relay.audit (at, actor, action, subject, digest)
+    SELECT $1, $2, 'announce', $3, $9 FROM made
+)
+SELECT {_DOWNTIME} FROM made
+"""
+_ANNOUNCED_STATEMENT = f"""
+SELECT {_DOWNTIME} FROM relay.downtime WHERE announcer = $1 AND request_id = $2
+"""
+_DOWNTIMES_STATEMENT = f"""
+SELECT {_DOWNTIME} FROM relay.downtime WHERE end_at > $1
+ORDER BY start_at, announcer, request_id LIMIT {MAX_DOWNTIMES}
+"""
 
 
 class NationStore:
-    """Statements of the nation's journal."""
+    """Statements of the nation's journal and its announcements."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, failpoints: Failpoints | None = None) -> None:
         self._database = database
+        self._failpoints = failpoints or NullFailpoints()
 
     async def record(
         self, outcomes: Mapping[str, envelope_pb2.Outcome], now: datetime
     ) -> dict[str, bytes]:
         """Write what is not there yet; return the digest that stands for each id."""
         headers = [envelope_pb2.OutcomeHeader.FromString(o.header) for o in outcomes.values()]
+        await self._failpoints.at(Place.NATION_RECORD_BEFORE, outcomes)
         rows = await self._database.run(
             _RECORD_STATEMENT,
             now,
@@ -54,6 +85,7 @@ class NationStore:
             [outcome.digest for outcome in outcomes.values()],
             *journal.arrays(headers),
         )
+        await self._failpoints.at(Place.NATION_RECORD_AFTER, outcomes)
         standing = {row["settlement_id"]: row["outcome_digest"] for row in rows}
         known = [settlement_id for settlement_id in outcomes if settlement_id not in standing]
         if known:
@@ -62,9 +94,50 @@ class NationStore:
         return standing
 
     async def digest(
-        self, day: date, care_site: str, insured_site: str
+        self,
+        day: date,
+        care_site: str,
+        insured_site: str,
+        detail: envelope_pb2.JournalDetail.ValueType,
+        hour: int,
     ) -> envelope_pb2.JournalDigest:
-        """One day of one pair of sites."""
-        statement = journal.digest_statement("relay.outcome")
-        rows = await self._database.run(statement, day, care_site, insured_site)
-        return journal.digest_message(rows[0])
+        """One day of one pair of sites, as deep as `detail` says."""
+        return await journal.digest(
+            self._database, "relay.outcome", day, care_site, insured_site, detail, hour
+        )
+
+    async def announce(
+        self, announcer: str, request_id: str, downtime: relay_pb2.Downtime, now: datetime
+    ) -> relay_pb2.Downtime:
+        """Write an announcement unless its request id has one; return the one that stands."""
+        rows = await self._database.run(
+            _ANNOUNCE_STATEMENT,
+            now,
+            announcer,
+            request_id,
+            downtime.site,
+            downtime.area,
+            downtime.start_time.ToDatetime(UTC),
+            downtime.end_time.ToDatetime(UTC),
+            downtime.notice,
+            hashlib.sha256(downtime.SerializeToString(deterministic=True)).digest(),
+        )
+        # A rival that the insert met is seen by a statement of its own only.
+        rows = rows or await self._database.run(_ANNOUNCED_STATEMENT, announcer, request_id)
+        return _downtime(rows[0])
+
+    async def announced(self, announcer: str, request_id: str) -> relay_pb2.Downtime | None:
+        """The announcement of a request id, or None."""
+        rows = await self._database.run(_ANNOUNCED_STATEMENT, announcer, request_id)
+        return _downtime(rows[0]) if rows else None
+
+    async def downtimes(self, now: datetime) -> list[relay_pb2.Downtime]:
+        """Every announced downtime that has not ended, the earliest first."""
+        return [_downtime(row) for row in await self._database.run(_DOWNTIMES_STATEMENT, now)]
+
+
+def _downtime(row: asyncpg.Record) -> relay_pb2.Downtime:
+    downtime = relay_pb2.Downtime(site=row["site"], area=row["area"], notice=row["notice"])
+    downtime.start_time.FromDatetime(row["start_at"])
+    downtime.end_time.FromDatetime(row["end_at"])
+    return downtime

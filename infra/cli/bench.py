@@ -1,4 +1,4 @@
-"""`yidi bench settle`: how many settlements a second, as a ratio to a bare echo in the same run."""
+"""`yidi bench`: settlements a second beside a bare echo in the same run; recovery a second."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from infra.cli.client import Clients
+from infra.cli.pairs import PairDay, journals_of
 from infra.cli.seeding import prepare
-from infra.local.network import SITES
+from infra.local.network import SITES, LocalSite
 from infra.local.supervisor import SERVE, Network, temporary_network
-from infra.runtime.clock import SystemClock, business_day, monotonic_us, new_id
+from infra.runtime.clock import Clock, SystemClock, business_day, monotonic_us, new_id
 from infra.runtime.config import NATION, Settings
 from infra.runtime.database import Database
 from infra.runtime.journal import AMOUNTS
@@ -27,14 +28,11 @@ from loadtests.people import register
 from loadtests.settle import Bills, Measured, Send, closed_loop, echoing, settling
 from services.catalog.load import register_institutions
 from services.catalog.samples.generate import extra_institutions
-from yidi.common.v1 import envelope_pb2
 from yidi.gateway.v1 import gateway_pb2_grpc
-from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
-from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
 
 CARE, INSURED, INSURED_AREA = "110000", "440000", "440800"
 PEOPLE, INSTITUTIONS = 10_000, 64
-_CALL_S = 30.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +57,26 @@ class Report:
 
 def bench_settle(*, seconds: float, concurrency: int, lines: int, people: int = PEOPLE) -> Report:
     """Start a network of its own, load it, check every settlement in all three journals."""
-    sites = [site for site in SITES if site.code in (NATION, CARE, INSURED)]
     with temporary_network(
-        prepare=_prepare, sites=sites, command=(*SERVE, "--bench-echo")
+        prepare=prepare_bench, sites=bench_sites(), command=(*SERVE, "--bench-echo")
     ) as network:
-        return _run_loop(_bench(network, seconds, concurrency, lines, people))
+        return run_loop(_bench(network, seconds, concurrency, lines, people))
 
 
-def _run_loop(main: object) -> Report:
+def bench_sites() -> list[LocalSite]:
+    """The nation, a care place and an insured place."""
+    return [site for site in SITES if site.code in (NATION, CARE, INSURED)]
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on the loop that serving processes use."""
     import uvloop
 
-    return uvloop.run(main)  # type: ignore[arg-type]
+    return uvloop.run(main)
 
 
-def _prepare(settings: Settings) -> None:
+def prepare_bench(settings: Settings) -> None:
+    """Sample data, and further institutions at the care place."""
     prepare(settings)
     if settings.site.code == CARE:
         asyncio.run(_add_institutions(settings))
@@ -84,47 +88,60 @@ async def _add_institutions(settings: Settings) -> None:
         await register_institutions(database, extra, SystemClock())
 
 
+async def offices(
+    clients: Clients, clock: Clock, *, people: int, lines: int
+) -> tuple[Bills, list[str]]:
+    """Register people and file them; the bills to charge them, and the institutions by number."""
+    day = business_day(clock.now_ms())
+    credentials = await register(
+        clients,
+        clock,
+        number=people,
+        site=INSURED,
+        area=INSURED_AREA,
+        care_place=CARE,
+        filed_on=day - timedelta(days=30),
+    )
+    institutions = [(row.code, row.area) for row in extra_institutions(CARE, INSTITUTIONS)]
+    bills = Bills(
+        institutions=institutions,
+        credentials=credentials,
+        insured_area=INSURED_AREA,
+        lines=lines,
+        day=day,
+        run=new_id(clock)[-12:],
+    )
+    return bills, [code for code, _ in institutions]
+
+
+def settling_as(clients: Clients, institutions: Sequence[str]) -> list[Send]:
+    """How each institution settles."""
+    return [
+        settling(clients.institution(gateway_pb2_grpc.InstitutionServiceStub, CARE, code))
+        for code in institutions
+    ]
+
+
 async def _bench(
     network: Network, seconds: float, concurrency: int, lines: int, people: int
 ) -> Report:
     clock = SystemClock()
     first_day = business_day(clock.now_ms())
     async with Clients.connect(network.home) as clients:
-        credentials = await register(
-            clients,
-            clock,
-            number=people,
-            site=INSURED,
-            area=INSURED_AREA,
-            care_place=CARE,
-            filed_on=first_day - timedelta(days=30),
-        )
-        institutions = [(r.code, r.area) for r in extra_institutions(CARE, INSTITUTIONS)]
-        stubs = [
-            clients.institution(gateway_pb2_grpc.InstitutionServiceStub, CARE, code)
-            for code, _ in institutions
+        bills, institutions = await offices(clients, clock, people=people, lines=lines)
+        settle = settling_as(clients, institutions)
+        bare = [
+            echoing(clients.institution(lambda channel: channel, CARE, code))
+            for code in institutions
         ]
-        channels = [
-            clients.institution(lambda channel: channel, CARE, code) for code, _ in institutions
-        ]
-        bills = Bills(
-            institutions=institutions,
-            credentials=credentials,
-            insured_area=INSURED_AREA,
-            lines=lines,
-            day=first_day,
-            run=new_id(clock)[-12:],
-        )
-        settle: list[Send] = [settling(stub) for stub in stubs]
-        bare: list[Send] = [echoing(channel) for channel in channels]
         warm_s = max(min(seconds / 5, 3.0), 0.5)
         warm = await closed_loop(bills, settle, seconds=warm_s, concurrency=concurrency)
         echoes = [await closed_loop(bills, bare, seconds=seconds / 4, concurrency=concurrency)]
         measured = await closed_loop(bills, settle, seconds=seconds, concurrency=concurrency)
         echoes.append(await closed_loop(bills, bare, seconds=seconds / 4, concurrency=concurrency))
         last_day = business_day(clock.now_ms())
-        verified = await _verified(clients, sorted({first_day, last_day}))
-    return _report(network.home, measured, echoes, warm, verified, concurrency, lines)
+        counted = await verified(clients, sorted({first_day, last_day}))
+    return _report(network.home, measured, echoes, warm, counted, concurrency, lines)
 
 
 def _report(
@@ -159,38 +176,20 @@ def _report(
     )
 
 
-async def _verified(clients: Clients, days: Sequence[object]) -> int:
-    """Settlements in the journals, when all three hold the same bytes; raises otherwise."""
-    care = clients.operator(care_pb2_grpc.CareServiceStub, CARE, "settlement")
-    nation = clients.operator(relay_pb2_grpc.RelayServiceStub, NATION, "relay")
-    insured = clients.operator(insured_pb2_grpc.InsuredServiceStub, INSURED, "settlement")
+async def verified(clients: Clients, days: Iterable[date]) -> int:
+    """Settlements in the journals of the pair, when all hold the same; raises otherwise."""
     count = 0
     for day in days:
-        asked = {"business_day": str(day), "care_site": CARE, "insured_site": INSURED}
-        journals: list[envelope_pb2.JournalDigest] = [
-            (
-                await care.GetCareJournalDigest(
-                    care_pb2.GetCareJournalDigestRequest(**asked), timeout=_CALL_S
-                )
-            ).journal,
-            (
-                await nation.GetNationJournalDigest(
-                    relay_pb2.GetNationJournalDigestRequest(**asked), timeout=_CALL_S
-                )
-            ).journal,
-            (
-                await insured.GetInsuredJournalDigest(
-                    insured_pb2.GetInsuredJournalDigestRequest(**asked), timeout=_CALL_S
-                )
-            ).journal,
-        ]
+        journals = await journals_of(clients, PairDay(day, CARE, INSURED))
         seen = {
             (journal.digest, journal.count, tuple(getattr(journal.sums, n) for n in AMOUNTS))
-            for journal in journals
+            for journal in journals.values()
         }
         if len(seen) != 1:
-            raise RuntimeError(f"the journals of {day} differ: {[j.count for j in journals]}")
-        count += journals[0].count
+            raise RuntimeError(
+                f"the journals of {day} differ: {[one.count for one in journals.values()]}"
+            )
+        count += seen.pop()[1]
     return count
 
 
@@ -221,6 +220,26 @@ def settle(
 ) -> None:
     """Settlements a second over three sites, beside a bare echo through the same door."""
     report = bench_settle(seconds=seconds, concurrency=concurrency, lines=lines)
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    for name, value in asdict(report).items():
+        typer.echo(f"{name:18} {value}")
+
+
+@app.command()
+def recovery(
+    settlements: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="How many are left in doubt.")
+    ] = 10_000,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """How fast settlements in doubt become final once the lost link is back."""
+    from infra.cli.bench_recovery import bench_recovery
+
+    report = bench_recovery(
+        settlements=settlements, on_progress=lambda text: typer.echo(text, err=True)
+    )
     if as_json:
         typer.echo(json.dumps(asdict(report)))
         return

@@ -74,6 +74,25 @@ class Clients:
         finally:
             await clients.close()
 
+    @property
+    def provinces(self) -> dict[str, str]:
+        """Names of the provinces by site code."""
+        return {
+            code: at.settings.site.name
+            for code, at in self.sites.items()
+            if not at.settings.is_nation
+        }
+
+    def chosen(self, site: str | None) -> list[str]:
+        """The province `site`, or all of them; raise `LocalNetworkError` when there is none."""
+        provinces = self.provinces
+        if site is None:
+            return list(provinces)
+        if site not in provinces:
+            known = ", ".join(f"{code} {name}" for code, name in provinces.items())
+            raise LocalNetworkError(f"--site {site}: no province of this network; it has {known}")
+        return [site]
+
     def site_of_area(self, area: str) -> str | None:
         """The site that a pooling area or county code belongs to, if it runs here."""
         for code, at in self.sites.items():

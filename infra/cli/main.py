@@ -29,10 +29,18 @@ class _Commands(TyperGroup):
         "verify": "play",
         "quote": "visits",
         "settle": "visits",
+        "reverse": "undo",
+        "refund": "undo",
+        "settlement": "settlements",
+        "accumulators": "accumulators",
+        "downtime": "downtime",
         "bench": "bench",
+        "faults": "faults",
         "serve": "serving",
         "migrate": "serving",
     }
+
+    _GROUPS: ClassVar = {"settlement", "accumulators", "downtime", "bench"}
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self._HOMES)
@@ -42,12 +50,10 @@ class _Commands(TyperGroup):
         if home is None:
             return None
         module = import_module(f"infra.cli.{home}")
-        one = typer.Typer(add_completion=False)
-        if cmd_name == "bench":
+        if cmd_name in self._GROUPS:
             one = module.app
-            # A callback keeps `bench settle` a group although it has one command.
-            one.callback()(lambda: None)
         else:
+            one = typer.Typer(add_completion=False)
             one.command(cmd_name)(getattr(module, cmd_name))
         command = typer.main.get_command(one)
         command.name = cmd_name

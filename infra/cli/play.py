@@ -33,7 +33,7 @@ def verify(
     days: Annotated[int, typer.Option(min=1, max=62, help="Business days back from today.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the journals of care place, nation and insured place over their contracts."""
+    """Compare the journals of care place, nation and insured place; check balances and claims."""
     from infra.cli.client import Clients
     from infra.cli.journals import show_verification
     from infra.cli.verify import Verification

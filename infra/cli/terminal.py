@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from infra.runtime.clock import SHANGHAI
 from infra.runtime.errors import Refusal
 
 DIM = "bright_black"
@@ -25,6 +29,11 @@ def yuan(fen: int) -> str:
     """An amount as people read it, e.g. `13,632.00`."""
     sign, fen = ("-", -fen) if fen < 0 else ("", fen)
     return f"{sign}{fen // 100:,}.{fen % 100:02d}"
+
+
+def local_time(time: Timestamp, form: str = "%H:%M:%S") -> str:
+    """An instant on the clocks of Asia/Shanghai."""
+    return datetime.fromtimestamp(time.ToMilliseconds() / 1000, SHANGHAI).strftime(form)
 
 
 def show_refusal(refusal: Refusal, console: Console) -> None:

@@ -1,30 +1,29 @@
-"""Whether the three journals hold the same bytes: each site is asked over its contract.
+"""Whether the journals hold the same bytes, and whether anything is there that should not be.
 
-Every site is asked as that site's own operator through its journal-digest RPC, never through a
-database. A settlement is written at the insured place first, then at the nation, then at the care
-place, so a pair that is asked while one is under way may differ for a moment: it is asked again.
+A settlement is written at the insured place first, then at the nation, then at the care place, so
+a pair that is asked while one is under way may differ for a moment: it is asked again. Where a day
+still differs, its hours and rows are asked for, down to the settlements. Each province is also
+asked for what should be impossible on either of its sides.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
 from infra.cli.client import Clients
+from infra.cli.pairs import CALL_S, Drilled, Holder, PairDay, drill, journals_of
 from infra.runtime.clock import SystemClock, business_day
-from infra.runtime.config import NATION
-from yidi.common.v1 import amounts_pb2, envelope_pb2
-from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
+from infra.runtime.journal import AMOUNTS
+from yidi.common.v1 import envelope_pb2
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
 
 DAYS = 2
-_CALL_S = 30.0
 _ATTEMPTS = 3
 _AGAIN_S = 0.3
-AMOUNTS = tuple(field.name for field in amounts_pb2.Amounts.DESCRIPTOR.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +37,18 @@ class Comparison:
     nation: envelope_pb2.JournalDigest | None
     """None for a pair of one site: the nation hears nothing of it."""
     insured: envelope_pb2.JournalDigest
+    drilled: Drilled = field(default_factory=Drilled)
+
+    @property
+    def pair(self) -> PairDay:
+        """What was compared."""
+        return PairDay(self.day, self.care_site, self.insured_site)
 
     @property
     def differences(self) -> tuple[str, ...]:
         """What differs: `count`, a sum, `fund <code>`, `digest`; empty when all are equal."""
-        journals = (
-            [self.care, self.insured]
-            if self.nation is None
-            else [
-                self.care,
-                self.nation,
-                self.insured,
-            ]
-        )
-        views = [_view(journal) for journal in journals]
+        journals = [self.care, self.nation, self.insured]
+        views = [_view(journal) for journal in journals if journal is not None]
         names = {name: None for view in views for name in view}
         return tuple(name for name in names if len({view.get(name, 0) for view in views}) > 1)
 
@@ -60,17 +57,84 @@ class Comparison:
         """Rows of the pair that are pending or in doubt at the care place, whatever their day."""
         return self.care.open_count
 
+    def facts(self) -> dict[str, Any]:
+        """The comparison for programs."""
+        facts: dict[str, Any] = {
+            "day": self.day.isoformat(),
+            "care_site": self.care_site,
+            "insured_site": self.insured_site,
+            "count": self.care.count,
+            "total_fen": self.care.sums.total_fen,
+            "digest": self.care.digest.hex(),
+            "open": self.open_count,
+            "differences": list(self.differences),
+            "settlements": [
+                {"settlement_id": odd.settlement_id, "missing": [str(one) for one in odd.missing]}
+                for odd in self.drilled.odd
+            ],
+        }
+        if self.drilled.incomplete:
+            facts["settlements_incomplete"] = True
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCheck:
+    """What a province says of its own two sides."""
+
+    site: str
+    care_open: int
+    """Rows that are pending or in doubt."""
+    accumulators: int
+    """Accumulator rows compared with the sum of their deltas."""
+    accounts: int
+    """Account rows likewise."""
+    care_breaches: tuple[insured_pb2.Breach, ...] = ()
+    insured_breaches: tuple[insured_pb2.Breach, ...] = ()
+
+    @property
+    def breaches(self) -> tuple[tuple[Holder, insured_pb2.Breach], ...]:
+        """What should be impossible, each with its side."""
+        return (
+            *((Holder.CARE, breach) for breach in self.care_breaches),
+            *((Holder.INSURED, breach) for breach in self.insured_breaches),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The check for programs."""
+        return {
+            "site": self.site,
+            "open": self.care_open,
+            "accumulators": self.accumulators,
+            "accounts": self.accounts,
+            "breaches": [
+                {
+                    "side": str(side),
+                    "invariant": breach.invariant,
+                    "subject": breach.subject,
+                    "text": breach.text,
+                }
+                for side, breach in self.breaches
+            ],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What `yidi verify` found."""
 
     comparisons: tuple[Comparison, ...]
+    checks: tuple[SiteCheck, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Whether no journal differs from another."""
+        return not any(comparison.differences for comparison in self.comparisons)
 
     @property
     def ok(self) -> bool:
-        """Whether no journal differs from another."""
-        return not any(comparison.differences for comparison in self.comparisons)
+        """Whether the journals are equal and nothing is there that should be impossible."""
+        return self.equal and not any(check.breaches for check in self.checks)
 
     @property
     def open_count(self) -> int:
@@ -83,72 +147,72 @@ class Verification:
         return {
             "ok": self.ok,
             "open": self.open_count,
-            "pairs": [
-                {
-                    "day": comparison.day.isoformat(),
-                    "care_site": comparison.care_site,
-                    "insured_site": comparison.insured_site,
-                    "count": comparison.care.count,
-                    "total_fen": comparison.care.sums.total_fen,
-                    "digest": comparison.care.digest.hex(),
-                    "open": comparison.open_count,
-                    "differences": list(comparison.differences),
-                }
-                for comparison in self.comparisons
-            ],
+            "pairs": [comparison.facts() for comparison in self.comparisons],
+            "sites": [check.facts() for check in self.checks],
         }
 
 
 async def verify(clients: Clients, days: int = DAYS) -> Verification:
-    """Compare the last `days` business days of every pair of provinces in `clients`."""
+    """Compare the last `days` business days of every pair of provinces, and check each of them."""
     today = business_day(SystemClock().now_ms())
-    provinces = [code for code in clients.sites if code != NATION]
-    asked = [
-        (today - timedelta(days=back), care, insured)
+    provinces = list(clients.provinces)
+    pairs = [
+        PairDay(today - timedelta(days=back), care, insured)
         for back in range(days)
         for care in provinces
         for insured in provinces
     ]
-    return Verification(tuple(await asyncio.gather(*(_settled(clients, *one) for one in asked))))
+    comparisons = await asyncio.gather(*(_settled(clients, pair) for pair in pairs))
+    checks = await asyncio.gather(*(_check(clients, site) for site in provinces))
+    return Verification(tuple(comparisons), tuple(checks))
 
 
-async def _settled(clients: Clients, day: date, care: str, insured: str) -> Comparison:
+async def check_insured(clients: Clients, site: str) -> insured_pb2.CheckInsuredInvariantsResponse:
+    """Compare every accumulator and account of `site` with the sum of its deltas."""
+    insured = clients.operator(insured_pb2_grpc.InsuredServiceStub, site, "settlement")
+    asked = insured_pb2.CheckInsuredInvariantsRequest()
+    return await insured.CheckInsuredInvariants(asked, timeout=CALL_S)
+
+
+async def _check(clients: Clients, site: str) -> SiteCheck:
+    care = clients.operator(care_pb2_grpc.CareServiceStub, site, "settlement")
+    of_care, of_insured = await asyncio.gather(
+        care.CheckCareInvariants(care_pb2.CheckCareInvariantsRequest(), timeout=CALL_S),
+        check_insured(clients, site),
+    )
+    return SiteCheck(
+        site,
+        of_care.open_count,
+        of_insured.accumulators,
+        of_insured.accounts,
+        tuple(of_care.breaches),
+        tuple(of_insured.breaches),
+    )
+
+
+async def _settled(clients: Clients, pair: PairDay) -> Comparison:
     """The comparison, asked again while it differs: what was under way has then arrived."""
-    comparison = await _compare(clients, day, care, insured)
+    comparison = await _compare(clients, pair)
     for _ in range(_ATTEMPTS - 1):
         if not comparison.differences:
-            break
+            return comparison
         await asyncio.sleep(_AGAIN_S)
-        comparison = await _compare(clients, day, care, insured)
+        comparison = await _compare(clients, pair)
+    if comparison.differences:
+        comparison = replace(comparison, drilled=await drill(clients, pair))
     return comparison
 
 
-async def _compare(clients: Clients, day: date, care: str, insured: str) -> Comparison:
-    asked = {"business_day": day.isoformat(), "care_site": care, "insured_site": insured}
-    at_care = clients.operator(care_pb2_grpc.CareServiceStub, care, "settlement")
-    at_insured = clients.operator(insured_pb2_grpc.InsuredServiceStub, insured, "settlement")
-    of_care, of_insured, of_nation = await asyncio.gather(
-        at_care.GetCareJournalDigest(
-            care_pb2.GetCareJournalDigestRequest(**asked), timeout=_CALL_S
-        ),
-        at_insured.GetInsuredJournalDigest(
-            insured_pb2.GetInsuredJournalDigestRequest(**asked), timeout=_CALL_S
-        ),
-        _of_nation(clients, asked) if care != insured else _nothing(),
+async def _compare(clients: Clients, pair: PairDay) -> Comparison:
+    told = await journals_of(clients, pair)
+    return Comparison(
+        pair.day,
+        pair.care_site,
+        pair.insured_site,
+        told[Holder.CARE],
+        told.get(Holder.NATION),
+        told[Holder.INSURED],
     )
-    return Comparison(day, care, insured, of_care.journal, of_nation, of_insured.journal)
-
-
-async def _of_nation(clients: Clients, asked: dict[str, str]) -> envelope_pb2.JournalDigest:
-    nation = clients.operator(relay_pb2_grpc.RelayServiceStub, NATION, "relay")
-    answer = await nation.GetNationJournalDigest(
-        relay_pb2.GetNationJournalDigestRequest(**asked), timeout=_CALL_S
-    )
-    return answer.journal
-
-
-async def _nothing() -> None:
-    return None
 
 
 def _view(journal: envelope_pb2.JournalDigest) -> dict[str, int | bytes]:

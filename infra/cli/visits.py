@@ -65,7 +65,7 @@ Call = Callable[[Any, Any], Awaitable[tuple[Any, Any]]]
 
 def _run(file: Path, who: str | None, site: str | None, as_json: bool, call: Call) -> None:
     request = read_request(file)
-    institution = _institution(who, request.bill.reference.institution)
+    institution = institution_of(who, request.bill.reference.institution)
     asyncio.run(_send(request, institution, site, as_json, call))
 
 
@@ -87,7 +87,8 @@ def read_request(file: Path) -> gateway_pb2.SettleRequest:
         raise LocalNetworkError(f"{file} is not a SettleRequest in proto JSON: {error}") from error
 
 
-def _institution(who: str | None, billed: str) -> str:
+def institution_of(who: str | None, billed: str) -> str:
+    """The institution that `--as` names, or `billed` when it is left out."""
     if who is None:
         if not billed:
             raise LocalNetworkError("the bill names no institution: say --as institution/CODE")
@@ -109,19 +110,15 @@ async def _send(
 
     from infra.cli.client import Clients
     from infra.cli.explain import Places, explained
-    from infra.runtime.config import NATION
     from yidi.gateway.v1 import gateway_pb2_grpc
 
     visit = request.bill.visit
     async with Clients.connect(default_home()) as clients:
-        provinces = {
-            code: at.settings.site.name for code, at in clients.sites.items() if code != NATION
-        }
-        known = ", ".join(f"{code} {name}" for code, name in provinces.items())
-        if site is not None and site not in provinces:
-            raise LocalNetworkError(f"--site {site}: no province of this network; it has {known}")
+        clients.chosen(site)
+        provinces = clients.provinces
         called = site or clients.site_of_area(visit.care_area)
         if called is None:
+            known = ", ".join(f"{code} {name}" for code, name in provinces.items())
             raise LocalNetworkError(
                 f"care area {visit.care_area or '(none)'} is in no province of this network;"
                 f" it has {known}: say --site CODE"

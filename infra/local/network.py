@@ -2,7 +2,8 @@
 
 Nothing here starts anything. The ports of one network are a block of 100 from its base port:
 PostgreSQL, then the edge of each site (what other sites know), then whatever the split needs;
-the last one is held by the supervisor as the claim on the block.
+the last one is held by the supervisor as the claim on the block. For tests that break things a
+network may have one PostgreSQL per site, and a proxy on each way between two sites (a link).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,23 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Link:
+    """The way from one site to the edge of another one's relay, through a proxy."""
+
+    caller: str
+    callee: str
+    listen: str
+    """What the caller knows."""
+    target: str
+    """Where the callee listens."""
+
+    @property
+    def name(self) -> str:
+        """`<caller>-<callee>`."""
+        return f"{self.caller}-{self.callee}"
+
+
+@dataclass(frozen=True)
 class NetworkPlan:
     """Everything that follows from the base port, the sites and the split."""
 
@@ -101,11 +119,22 @@ class NetworkPlan:
     base_port: int
     sites: tuple[LocalSite, ...]
     processes: tuple[Process, ...]
+    own_postgres_ports: Mapping[str, int] = field(default_factory=dict)
+    """Site → port, when each site has a PostgreSQL of its own."""
+    links: tuple[Link, ...] = ()
+    """The proxied ways between sites, when they are proxied."""
+    failpoints: bool = False
+    """Whether faults may be armed in the processes."""
 
     @property
     def postgres_port(self) -> int:
         """Where PostgreSQL listens, also the first port of the block."""
         return self.base_port
+
+    @property
+    def failpoints_folder(self) -> Path:
+        """Where faults are armed."""
+        return self.home / "failpoints"
 
     @property
     def claim_port(self) -> int:
@@ -117,7 +146,9 @@ class NetworkPlan:
         """Every port that must be free, without the claim."""
         addresses = [p.internal for p in self.processes]
         addresses += [p.edge for p in self.processes if p.edge]
-        return [self.postgres_port, *sorted(int(a.rpartition(":")[2]) for a in addresses)]
+        addresses += [link.listen for link in self.links]
+        databases = sorted(self.own_postgres_ports.values()) or [self.postgres_port]
+        return [*databases, *sorted(int(a.rpartition(":")[2]) for a in addresses)]
 
     def tls(self, site: str) -> Path:
         """Folder with the certificates of `site`."""
@@ -137,6 +168,13 @@ class NetworkPlan:
             p.edge for p in self.processes if p.site == site and role in p.roles and p.edge
         )
 
+    def edge_for(self, caller: str, callee: str) -> str | None:
+        """Where `caller` reaches the relay of `callee`: the proxy's address if there is one."""
+        for link in self.links:
+            if (link.caller, link.callee) == (caller, callee):
+                return link.listen
+        return next(iter(self.edges(callee, "relay")), None)
+
 
 def plan_network(
     home: Path,
@@ -144,12 +182,17 @@ def plan_network(
     *,
     sites: Sequence[LocalSite] = SITES,
     split: Sequence[str] = (),
+    split_sites: Sequence[str] | None = None,
     replicas: Mapping[str, int] | None = None,
+    postgres_per_site: bool = False,
+    proxied: bool = False,
+    failpoints: bool = False,
 ) -> NetworkPlan:
     """Give each province one process, and each role of `split` or `replicas` its own.
 
-    The nation always runs its relay in one process. Other sites know one relay of a site:
-    its first replica.
+    Only the provinces in `split_sites` are split when it is given. The nation always runs its
+    relay in one process. Other sites know one relay of a site: its first replica; with `proxied`
+    they know a proxy before it, each of them another one.
     """
     counts = dict(replicas or {})
     own = {*split, *counts}
@@ -165,7 +208,8 @@ def plan_network(
     processes: list[Process] = []
     for index, site in enumerate(sites):
         known_edge = [base_port + 1 + index]
-        for number, roles in enumerate(_groups(site, own, counts)):
+        whole = split_sites is not None and site.code not in split_sites
+        for number, roles in enumerate(_groups(site, set() if whole else own, counts)):
             edge = None
             if "relay" in roles and known_edge:
                 edge = f"{HOST}:{known_edge.pop()}"
@@ -173,7 +217,20 @@ def plan_network(
                 edge = f"{HOST}:{_take(free)}"
             name = f"{site.code}-{number}"
             processes.append(Process(name, site.code, roles, f"{HOST}:{_take(free)}", edge))
-    return NetworkPlan(home.absolute(), base_port, tuple(sites), tuple(processes))
+    plan = NetworkPlan(home.absolute(), base_port, tuple(sites), tuple(processes))
+    ports = {site.code: _take(free) for site in sites} if postgres_per_site else {}
+    links = tuple(_links(plan, free)) if proxied else ()
+    return replace(plan, own_postgres_ports=ports, links=links, failpoints=failpoints)
+
+
+def _links(plan: NetworkPlan, free: Iterator[int]) -> Iterator[Link]:
+    """Both ways between the nation and each province."""
+    provinces = [site.code for site in plan.sites if site.code != NATION]
+    for province in provinces:
+        for caller, callee in ((province, NATION), (NATION, province)):
+            target = plan.edge_for(caller, callee)
+            if target is not None:
+                yield Link(caller, callee, f"{HOST}:{_take(free)}", target)
 
 
 def _groups(site: LocalSite, own: set[str], counts: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
@@ -212,14 +269,16 @@ def choose_base_port(home: Path, *, explicit: int | None, saved: int | None) -> 
     return saved if saved is not None else candidate_base_port(str(home.resolve()))
 
 
-def write_site_files(plan: NetworkPlan, *, database_host: str, passwords: Passwords) -> None:
-    """Write the settings file of every site."""
+def write_site_files(
+    plan: NetworkPlan, *, database_host: str | Mapping[str, str], passwords: Passwords
+) -> None:
+    """Write the settings file of every site; `database_host` is one for all, or by site."""
     folder = plan.home / "sites"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for site in plan.sites:
         database = {
-            "host": database_host,
-            "port": plan.postgres_port,
+            "host": database_host if isinstance(database_host, str) else database_host[site.code],
+            "port": plan.own_postgres_ports.get(site.code, plan.postgres_port),
             "name": database_name(site.code),
             "admin_password": passwords.postgres,
             "password": passwords.sites[site.code],
@@ -247,22 +306,24 @@ def _site_table(
         "database": database,
         "tls": {"directory": str(plan.tls(site.code))},
     }
+    if plan.failpoints:
+        table["failpoints_folder"] = str(plan.failpoints_folder)
     if site.code == NATION:
         table["neighbours"] = [
             {
                 "code": other.code,
                 "name": other.name,
-                "edge": plan.edges(other.code, "relay")[0],
+                "edge": plan.edge_for(NATION, other.code),
                 **_areas(other),
             }
             for other in plan.sites
             if other.code != NATION
         ]
     else:
-        nation = plan.edges(NATION, "relay")
-        if not nation:
+        nation = plan.edge_for(site.code, NATION)
+        if nation is None:
             raise LocalNetworkError(f"the sites lack the nation ({NATION})")
-        table["nation"] = {"edge": nation[0]}
+        table["nation"] = {"edge": nation}
     return table
 
 

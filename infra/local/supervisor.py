@@ -50,6 +50,7 @@ from infra.local.processes import (
     tied_to_parent,
     wait_until,
 )
+from infra.local.proxy import Proxies
 from infra.local.state import (
     ensure_passwords,
     identity,
@@ -85,8 +86,12 @@ class Options:
     base_port: int | None = None
     fresh: bool = False
     split: Sequence[str] = ()
+    split_sites: Sequence[str] | None = None
     replicas: Mapping[str, int] = field(default_factory=dict)
     sites: Sequence[LocalSite] = SITES
+    postgres_per_site: bool = False
+    proxied: bool = False
+    failpoints: bool = False
     command: Sequence[str] = SERVE
     """Called with `--site FILE --roles a,b`; its addresses are in its environment."""
     on_healthy: OnHealthy | None = None
@@ -157,6 +162,10 @@ class Network:
         self.home = plan.home
         self.children: dict[str, Child] = {}
         self.postgres: Postgres | None = None
+        """The one of the network; None when each site has its own, in `databases`."""
+        self.databases: dict[str, Postgres] = {}
+        """Site → its PostgreSQL."""
+        self.proxies: Proxies | None = None
         self._options = options
         self._progress = on_progress
         self._claim: socket.socket | None = None
@@ -186,6 +195,11 @@ class Network:
         for site in self.plan.sites:
             self._progress(f"preparing the database of {site.code} {site.name}")
             self._options.prepare(load_settings(self.plan.site_file(site.code)))
+        if self.plan.failpoints:
+            self.plan.failpoints_folder.mkdir(mode=0o700, exist_ok=True)
+        if self.plan.links:
+            with signals.held():
+                self.proxies = Proxies.start(self.plan.links)
         for process in self.plan.processes:
             with signals.held():
                 self.spawn(process)
@@ -246,11 +260,11 @@ class Network:
                     f"process {name} ({', '.join(child.plan.roles)}) ended with {how}; its log"
                     f" {child.log} ends with:\n{tail(child.log)}"
                 )
-        if self.postgres is not None and self.postgres.pid is None:
-            raise LocalNetworkError(
-                f"PostgreSQL ended; its log {self.postgres.log} ends with:\n"
-                + tail(self.postgres.log)
-            )
+        for postgres in {id(one): one for one in self.databases.values()}.values():
+            if postgres.pid is None:
+                raise LocalNetworkError(
+                    f"PostgreSQL ended; its log {postgres.log} ends with:\n" + tail(postgres.log)
+                )
 
     def stop(self) -> None:
         """End the processes gracefully, then PostgreSQL, each within its bound."""
@@ -263,9 +277,13 @@ class Network:
             for process in running:
                 process.wait(5)
         self.children.clear()
-        if self.postgres is not None:
-            self.postgres.stop()
-            self.postgres = None
+        if self.proxies is not None:
+            self.proxies.stop()
+            self.proxies = None
+        for postgres in self.databases.values():
+            postgres.stop()  # harmless when repeated
+        self.databases.clear()
+        self.postgres = None
         if self._claim is not None:
             self._claim.close()
         if self._status:
@@ -280,21 +298,28 @@ class Network:
             issue_client(root, site.code, "operator", OPERATOR, now=now)
 
     def _start_database(self, signals: StopSignals) -> None:
-        passwords = ensure_passwords(self.home, [site.code for site in self.plan.sites])
-        postgres = Postgres(
-            data=self.home / "postgres",
-            log=self.home / "logs" / "postgres.log",
-            port=self.plan.postgres_port,
-            password=passwords.postgres,
-        )
+        codes = [site.code for site in self.plan.sites]
+        passwords = ensure_passwords(self.home, codes)
+
+        def postgres(name: str, folder: Path, port: int) -> Postgres:
+            log = self.home / "logs" / f"{name}.log"
+            return Postgres(data=folder, log=log, port=port, password=passwords.postgres)
+
         self._progress("starting PostgreSQL")
-        with signals.held():
-            self.postgres = postgres
-            postgres.start()
-            self._record("starting")
+        home = self.home / "postgres"
+        if own := self.plan.own_postgres_ports:
+            databases = {c: postgres(f"postgres-{c}", home / c, own[c]) for c in codes}
+        else:
+            self.postgres = postgres("postgres", home, self.plan.postgres_port)
+            databases = dict.fromkeys(codes, self.postgres)
+        for code, database in databases.items():
+            with signals.held():
+                self.databases[code] = database
+                database.start()
+                self._record("starting")
         write_site_files(
             self.plan,
-            database_host=str(postgres.socket_directory),
+            database_host={code: str(one.socket_directory) for code, one in databases.items()},
             passwords=passwords,
         )
 
@@ -442,17 +467,23 @@ def temporary_network(
     *,
     prepare: Prepare,
     split: Sequence[str] = (),
+    split_sites: Sequence[str] | None = None,
     replicas: Mapping[str, int] | None = None,
     sites: Sequence[LocalSite] | None = None,
     folder: Path | None = None,
     on_progress: Progress = lambda _: None,
     command: Sequence[str] = SERVE,
     on_healthy: OnHealthy | None = None,
+    postgres_per_site: bool = False,
+    proxied: bool = False,
+    failpoints: bool = False,
 ) -> Iterator[Network]:
     """A network of its own in a new folder (in `folder` if given), deleted afterwards.
 
     To be used from the main thread. Its site files, certificates and addresses are in
-    `network.plan`.
+    `network.plan`. For tests that break things: `postgres_per_site` gives each site a server
+    that can be killed alone (`network.databases`), `proxied` puts a proxy on each way between
+    two sites (`network.proxies`), `failpoints` lets faults be armed (`plan.failpoints_folder`).
     """
     home = Path(tempfile.mkdtemp(prefix="yidi-", dir=folder))
     # PostgreSQL may have to run as another user, who must be able to pass through.
@@ -461,10 +492,14 @@ def temporary_network(
         home=home,
         prepare=prepare,
         split=tuple(split),
+        split_sites=split_sites,
         replicas=dict(replicas or {}),
         sites=tuple(sites or SITES),
         command=tuple(command),
         on_healthy=on_healthy,
+        postgres_per_site=postgres_per_site,
+        proxied=proxied,
+        failpoints=failpoints,
     )
     try:
         with locked(home):
@@ -502,7 +537,11 @@ def _plan(options: Options, base_port: int) -> NetworkPlan:
         base_port,
         sites=options.sites,
         split=options.split,
+        split_sites=options.split_sites,
         replicas=options.replicas,
+        postgres_per_site=options.postgres_per_site,
+        proxied=options.proxied,
+        failpoints=options.failpoints,
     )
 
 

@@ -114,9 +114,20 @@ class Limits(_Section):
     """Batches under way at once per coalescer inside the site: one, so that the next one fills."""
     exchange_in_flight: int = Field(default=2, ge=1, le=64)
     """The same between sites, where a batch is out for a whole round trip."""
+    per_caller_items: int = Field(default=1_024, ge=1)
+    """Items of one caller (an institution; at the nation a province) waiting for or under way to
+    one site: half a queue, so that nobody fills it alone."""
+    breaker_failures: int = Field(default=3, ge=1)
+    """Failures in a row after which a site is taken to be unreachable."""
+    breaker_open_ms: int = Field(default=2_000, ge=1)
+    """How long it is then left alone before one call tries again."""
+    breaker_patience_ms: int = Field(default=1_000, ge=0)
+    """A call that was given less time than this and ran out of it is not counted as a failure."""
     message_bytes: int = Field(default=4 << 20, ge=1 << 16)
     directory_poll_ms: int = Field(default=2_000, ge=50)
     directory_max_age_ms: int = Field(default=300_000, ge=1_000)
+    recover: bool = True
+    """Whether the settlement role asks about doubtful rows; tests turn it off."""
     drain_ms: int = Field(default=8_000, ge=0)
 
 
@@ -146,6 +157,10 @@ class Settings(_Section):
     event_loop: Literal["uvloop", "asyncio"] = "uvloop"
     allow_illustrative: bool = False
     """Whether policy values of provenance `illustrative` may pay (never in production)."""
+    production: bool = False
+    """Whether real money moves: nothing may then be made to fail on purpose."""
+    failpoints_folder: Path | None = None
+    """Folder of armed faults (see `infra.runtime.failpoints`), for tests; refused in production."""
 
     @property
     def is_nation(self) -> bool:
@@ -159,6 +174,8 @@ class Settings(_Section):
             raise ValueError(f"roles: unknown role {unknown}; known are {list(ROLES)}")
         if not self.is_nation and self.nation is None:
             raise ValueError("nation.edge is missing: a province must know the nation's relay")
+        if self.production and self.failpoints_folder is not None:
+            raise ValueError("failpoints_folder: faults cannot be armed with production = true")
         return self
 
 

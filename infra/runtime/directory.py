@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
-from infra.runtime.clock import Clock
+from infra.runtime.clock import SHANGHAI, Clock
 from infra.runtime.config import Area, Settings
 from infra.runtime.contract import REVISION
 from infra.runtime.errors import Reason, Refusal
@@ -62,6 +63,33 @@ def site_message(
     )
 
 
+def refuse_downtime(
+    downtimes: Iterable[relay_pb2.Downtime], site: str, area: str, name: str, now_ms: int
+) -> None:
+    """Refuse with SITE_DOWNTIME an area (of that name) inside a window of it or of its whole site.
+
+    The one that ends last is told: before that nothing can be done there.
+    """
+    running = [
+        downtime
+        for downtime in downtimes
+        if downtime.site == site
+        and downtime.area in ("", area)
+        and downtime.start_time.ToMilliseconds() <= now_ms < downtime.end_time.ToMilliseconds()
+    ]
+    if not running:
+        return
+    last = max(running, key=lambda downtime: downtime.end_time.ToMilliseconds())
+    end_ms = last.end_time.ToMilliseconds()
+    raise Refusal(
+        Reason.ERROR_REASON_SITE_DOWNTIME,
+        site=name,
+        until=f"{datetime.fromtimestamp(end_ms / 1000, SHANGHAI):%Y-%m-%d %H:%M}",
+        notice=last.notice.rstrip("。"),
+        retry_ms=end_ms - now_ms,
+    )
+
+
 class Directory:
     """Look-ups over the own areas and the latest snapshot of the foreign ones."""
 
@@ -82,6 +110,8 @@ class Directory:
             self._foreign = _places(response.sites)
         elif response.revision == self.snapshot.revision:
             self.snapshot.as_of_time.CopyFrom(response.as_of_time)
+            del self.snapshot.downtimes[:]
+            self.snapshot.downtimes.extend(response.downtimes)
 
     def place(self, area: str) -> Place:
         """The place of an area or county code; refuse with AREA_UNKNOWN or DIRECTORY_STALE."""
@@ -119,7 +149,7 @@ class Directory:
         insurance: types_pb2.InsuranceType.ValueType,
         care_type: types_pb2.CareType.ValueType,
     ) -> None:
-        """Refuse what the insured area has not opened or its site cannot understand."""
+        """Refuse what the insured area has not opened, cannot understand, or is down for."""
         if not insured.min_revision <= REVISION <= insured.max_revision:
             raise Refusal(Reason.ERROR_REASON_CONTRACT_TOO_OLD)
         if (
@@ -127,6 +157,17 @@ class Directory:
             or national_code(types_pb2.CareType.DESCRIPTOR, care_type) not in insured.care_types
         ):
             raise Refusal(Reason.ERROR_REASON_SERVICE_NOT_OPEN, area=insured.name)
+        self.check_downtime(insured)
+
+    def check_downtime(self, insured: Place) -> None:
+        """Refuse with SITE_DOWNTIME while the area or its whole site is announced to be down."""
+        refuse_downtime(
+            self.snapshot.downtimes,
+            insured.site,
+            insured.area,
+            insured.name,
+            self._clock.now_ms(),
+        )
 
 
 class DirectoryFollower:

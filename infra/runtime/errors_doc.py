@@ -30,7 +30,10 @@ PLACEHOLDERS = {
     "insurance": "insurance type 险种, in Chinese",
     "line_id": "line number within the bill",
     "missing": "what the policy does not state, in Chinese",
+    "notice": "what the platform says about its downtime",
+    "original_id": "settlement that is to be undone",
     "place": "care place 就医地, by name",
+    "posting_id": "id of a posting from outside",
     "request_id": "request id of the settlement",
     "service": "service of this platform",
     "settlement_id": "settlement id",
@@ -38,6 +41,8 @@ PLACEHOLDERS = {
     "state": "state of the settlement",
     "sum": "sum of the lines, yuan",
     "total": "total as stated, yuan",
+    "undo_id": "settlement that undid the original",
+    "until": "end of a downtime",
     "value": "value as sent",
 }
 """What the placeholders of the catalogue's sentences hold; each travels as metadata."""

@@ -20,6 +20,7 @@ _TEXTS = {
     "enum.not_in": "必须填写接口规定的代码",
     "int32.gte": "不得小于 {value}",
     "int64.gte": "不得小于 {value}",
+    "int32.gte_lte": "超出允许的范围",
     "int64.gte_lte": "超出允许的范围",
     "int64.not_in": "不得为零",
     "repeated.min_items": "至少需要 {value} 项",

@@ -24,6 +24,7 @@ from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from infra.runtime.breaker import BreakerLimits
 from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import Clock, SystemClock, monotonic_us
 from infra.runtime.coalesce import Bounds
@@ -31,6 +32,7 @@ from infra.runtime.config import EDGE_ROLES, Settings, SettingsError
 from infra.runtime.contract import Method, methods
 from infra.runtime.database import Database
 from infra.runtime.errors import Reason, Refusal, Violation, grpc_code
+from infra.runtime.failpoints import Failpoints, failpoints_of
 from infra.runtime.interceptors import (
     AccessInterceptor,
     DeadlineInterceptor,
@@ -80,6 +82,7 @@ class Runtime:
     certificates: SiteCertificates
     dispatcher: Dispatcher
     telemetry: Telemetry
+    failpoints: Failpoints
     local_roles: frozenset[str]
     stack: AsyncExitStack
     _channels: dict[tuple[str, str], Channel] = field(default_factory=dict)
@@ -128,7 +131,22 @@ class Runtime:
     @property
     def exchange_bounds(self) -> Bounds:
         """The bounds of a coalescer towards other sites."""
-        return replace(self.bounds, in_flight=self.settings.limits.exchange_in_flight)
+        limits = self.settings.limits
+        return replace(
+            self.bounds,
+            in_flight=limits.exchange_in_flight,
+            per_caller=limits.per_caller_items,
+        )
+
+    @property
+    def breaker_limits(self) -> BreakerLimits:
+        """When the breaker of a site opens, and for how long."""
+        limits = self.settings.limits
+        return BreakerLimits(
+            failures=limits.breaker_failures,
+            open_ms=limits.breaker_open_ms,
+            patience_ms=limits.breaker_patience_ms,
+        )
 
     @property
     def local_seconds(self) -> float:
@@ -192,6 +210,7 @@ async def running(
             certificates=certificates,
             dispatcher=Dispatcher(),
             telemetry=telemetry,
+            failpoints=failpoints_of(settings),
             local_roles=frozenset(builders),
             stack=stack,
         )

@@ -7,8 +7,11 @@ from datetime import date
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.cli.verify import AMOUNTS, Comparison, Verification
+from infra.cli.pairs import Holder, Odd, differing_hours, differing_rows
+from infra.cli.verify import Comparison, SiteCheck, Verification
+from infra.runtime.journal import AMOUNTS
 from yidi.common.v1 import amounts_pb2, envelope_pb2
+from yidi.settlement.v1 import insured_pb2
 
 DAY = date(2026, 11, 21)
 
@@ -64,3 +67,56 @@ def test_open_rows_are_no_difference_and_are_counted_once_per_pair() -> None:
     assert verification.ok
     assert verification.open_count == 4
     assert verification.facts()["ok"] is True
+
+
+def test_a_breach_is_not_ok_although_the_journals_are_equal() -> None:
+    breach = insured_pb2.Breach(invariant="sum_of_deltas", subject="x", text="y")
+    found = Verification((), (SiteCheck("440000", 0, 1, 0, insured_breaches=(breach,)),))
+    assert found.equal
+    assert not found.ok
+    (site,) = found.facts()["sites"]
+    assert site["breaches"] == [
+        {"side": "insured", "invariant": "sum_of_deltas", "subject": "x", "text": "y"}
+    ]
+
+
+HOLDERS = tuple(Holder)
+Rows = dict[int, int]
+
+
+def rows_of(rows: Rows) -> envelope_pb2.JournalDigest:
+    told = envelope_pb2.JournalDigest()
+    for number, digest in rows.items():
+        told.entries.add(settlement_id=f"{number:08d}", digest=bytes([digest]))
+        told.hours.add(hour=number, count=1, digest=bytes([digest]))
+    return told
+
+
+@given(
+    rows=st.dictionaries(st.integers(0, 30), st.integers(0, 3), max_size=12),
+    lost=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), max_size=4),
+    altered=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), max_size=4),
+)
+def test_drilling_names_exactly_what_was_lost_or_altered(
+    rows: Rows, lost: list[tuple[int, int]], altered: list[tuple[int, int]]
+) -> None:
+    """Proof by hour and id: what is the same everywhere is never named, all else is."""
+    books = [dict(rows) for _ in HOLDERS]
+    for number, where in altered:
+        if number in rows:
+            books[where][number] = 10 + where
+    for number, where in lost:
+        books[where].pop(number, None)
+    told = {holder: rows_of(book) for holder, book in zip(HOLDERS, books, strict=True)}
+    expected = [
+        Odd(
+            f"{number:08d}",
+            tuple(h for h, book in zip(HOLDERS, books, strict=True) if number not in book),
+        )
+        for number in sorted(rows)
+        if len({book.get(number) for book in books}) > 1
+    ]
+    assert differing_rows(told) == expected
+    assert [f"{hour:08d}" for hour in differing_hours(told)] == [
+        odd.settlement_id for odd in expected
+    ]

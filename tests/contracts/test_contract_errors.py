@@ -14,6 +14,15 @@ from yidi.common.v1 import errors_pb2, options_pb2
 
 REASONS = [value for value in Reason.values() if value != Reason.ERROR_REASON_UNSPECIFIED]
 
+INSURED_STAGES = (options_pb2.ERROR_STAGE_INSURED_AREA, options_pb2.ERROR_STAGE_INSURED_PROVINCE)
+"""An area's rules decide, or the settlement system of its province does."""
+FINAL_CODES = (
+    code_pb2.FAILED_PRECONDITION,
+    code_pb2.ABORTED,
+    code_pb2.NOT_FOUND,
+    code_pb2.ALREADY_EXISTS,
+)
+
 
 @pytest.mark.parametrize("reason", REASONS, ids=Reason.Name)
 def test_every_reason_says_all_there_is_to_say(reason: errors_pb2.ErrorReason.ValueType) -> None:
@@ -37,9 +46,9 @@ def test_decided_refusals_are_the_insured_places_and_never_retried(
     """PROTOCOL §1: a decided refusal is final; what may pass is not a decision."""
     known = spec(reason)
     if known.decided:
-        assert known.stage == options_pb2.ERROR_STAGE_INSURED_AREA
+        assert known.stage in INSURED_STAGES
         assert not known.retryable
-        assert known.code in (code_pb2.FAILED_PRECONDITION, code_pb2.ABORTED)
+        assert known.code in FINAL_CODES
     if known.retryable:
         assert known.code in (
             code_pb2.UNAVAILABLE,

@@ -139,6 +139,7 @@ def test_every_area_site_and_institution_that_a_caller_names_has_been_thought_of
         # The nation compares the pair with its caller.
         "yidi.relay.v1.GetNationJournalDigestRequest.care_site",
         "yidi.relay.v1.GetNationJournalDigestRequest.insured_site",
+        "yidi.relay.v1.Downtime.site",
         # From the directory, or from a message whose codes were checked at the front door.
         "yidi.filing.v1.ResolveEntitlementItem.care_site",
         "yidi.catalog.v1.SplitFeesItem.institution",
@@ -146,6 +147,7 @@ def test_every_area_site_and_institution_that_a_caller_names_has_been_thought_of
         "yidi.common.v1.Institution.area",
         "yidi.common.v1.Institution.code",
         "yidi.settlement.v1.GetItem.institution",
+        "yidi.settlement.v1.CancelItem.institution",
         "yidi.settlement.v1.OpenItem.care_area",
         "yidi.settlement.v1.OpenItem.insured_area",
         "yidi.settlement.v1.OpenItem.insured_site",

@@ -124,3 +124,39 @@ def test_base_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(ports) >= 20_000
     assert max(ports) + PORTS <= 32_000
     assert len(ports) > 100
+
+
+def test_only_the_named_sites_are_split(tmp_path: Path) -> None:
+    plan = plan_network(tmp_path, 20_000, split=ROLES, split_sites=["440000"])
+    count = {s.code: sum(p.site == s.code for p in plan.processes) for s in SITES}
+    assert count == {"100000": 1, "110000": 1, "440000": len(ROLES), "370000": 1}
+
+
+def test_a_network_to_be_broken(tmp_path: Path) -> None:
+    plan = plan_network(
+        tmp_path, 20_000, split=ROLES, postgres_per_site=True, proxied=True, failpoints=True
+    )
+    assert len(set(plan.ports)) == len(plan.ports)
+    assert plan.postgres_port not in plan.ports
+    assert max(plan.ports) < plan.claim_port
+    assert [link.name for link in plan.links[:2]] == ["110000-100000", "100000-110000"]
+    (tmp_path / "sites").mkdir()
+    write(plan)
+    nation = load_settings(plan.site_file("100000"), {})
+    guangdong = load_settings(plan.site_file("440000"), {})
+    ways = {link.name: link for link in plan.links}
+    assert guangdong.nation is not None
+    assert guangdong.nation.edge == ways["440000-100000"].listen
+    assert {n.edge for n in nation.neighbours} == {
+        ways[f"100000-{code}"].listen for code in ("110000", "440000", "370000")
+    }
+    assert ways["100000-440000"].target == plan.edges("440000", "relay")[0]
+    assert guangdong.database.port == plan.own_postgres_ports["440000"] != nation.database.port
+    assert guangdong.failpoints_folder == plan.failpoints_folder
+
+
+def test_an_ordinary_network_cannot_be_made_to_fail(tmp_path: Path) -> None:
+    plan = plan_network(tmp_path, 20_000)
+    (tmp_path / "sites").mkdir()
+    write(plan)
+    assert load_settings(plan.site_file("440000"), {}).failpoints_folder is None

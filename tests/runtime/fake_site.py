@@ -156,6 +156,18 @@ class Fakes:
             request_id=request.request_id,
         )
 
+    async def Reverse(
+        self, request: gateway_pb2.ReverseRequest, call: Call
+    ) -> gateway_pb2.ReverseResponse:
+        await self._called(request, call)
+        return gateway_pb2.ReverseResponse(undoes=request.settlement_id)
+
+    async def Refund(
+        self, request: gateway_pb2.RefundRequest, call: Call
+    ) -> gateway_pb2.RefundResponse:
+        await self._called(request, call)
+        return gateway_pb2.RefundResponse(undoes=request.settlement_id)
+
     async def GetSettlement(
         self, request: gateway_pb2.GetSettlementRequest, call: Call
     ) -> gateway_pb2.GetSettlementResponse:
@@ -169,6 +181,20 @@ class Fakes:
         return relay_pb2.BatchExchangeResponse(
             results=[envelope_pb2.ExchangeResult(id=item.id) for item in request.items]
         )
+
+    async def BatchResolve(
+        self, request: relay_pb2.BatchResolveRequest, call: Call
+    ) -> relay_pb2.BatchResolveResponse:
+        await self._called(request, call)
+        return relay_pb2.BatchResolveResponse(
+            results=[envelope_pb2.ExchangeResult(id=item.id) for item in request.items]
+        )
+
+    async def AnnounceDowntime(
+        self, request: relay_pb2.AnnounceDowntimeRequest, call: Call
+    ) -> relay_pb2.AnnounceDowntimeResponse:
+        await self._called(request, call)
+        return relay_pb2.AnnounceDowntimeResponse()
 
     async def GetDirectory(
         self, request: relay_pb2.GetDirectoryRequest, call: Call

@@ -195,3 +195,57 @@ async def test_the_follower_asks_at_once_and_ends_when_told(directory: Directory
     await asyncio.wait_for(asked.wait(), 5)
     await follower.stop()
     await DirectoryFollower(directory, fetch, every_ms=60_000).stop()
+
+
+def down(site: str, area: str, start_ms: int, end_ms: int, notice: str) -> relay_pb2.Downtime:
+    downtime = relay_pb2.Downtime(site=site, area=area, notice=notice)
+    downtime.start_time.FromMilliseconds(start_ms)
+    downtime.end_time.FromMilliseconds(end_ms)
+    return downtime
+
+
+def test_an_area_in_downtime_is_refused_inside_its_window_only(
+    directory: Directory, clock: ManualClock
+) -> None:
+    answer = snapshot()
+    answer.downtimes.append(down(OTHER, FOREIGN_AREA, NOW + 1_000, NOW + 3_000, "系统升级。"))
+    answer.downtimes.append(down(OTHER, "", NOW + 1_000, NOW + 3_600_000, "机房搬迁"))
+    answer.downtimes.append(down("999999", "", NOW, NOW + 9_000_000, "别处"))
+    directory.update(answer)
+    place = directory.place(FOREIGN_AREA)
+
+    def refused_at(ms: int) -> Refusal | None:
+        clock.ms = ms
+        try:
+            directory.check_open(
+                place, types_pb2.INSURANCE_TYPE_EMPLOYEE, types_pb2.CARE_TYPE_INPATIENT
+            )
+        except Refusal as refusal:
+            return refusal
+        return None
+
+    assert refused_at(NOW + 999) is None
+    refusal = refused_at(NOW + 1_000)
+    assert refusal is not None
+    assert refusal.name == "SITE_DOWNTIME"
+    # The one that ends last is told, in Chinese time.
+    assert refusal.details["site"] == "北京市"
+    assert refusal.details["until"] == "2026-11-18 20:06"
+    assert refusal.details["notice"] == "机房搬迁"
+    assert refusal.retry_ms == 3_599_000
+    assert refused_at(NOW + 3_600_000) is None
+
+
+def test_the_own_site_may_be_announced_down_and_the_list_is_always_complete(
+    directory: Directory,
+) -> None:
+    answer = snapshot(revision=7)
+    answer.downtimes.append(down(SITE, AREA, NOW, NOW + 1_000, "系统升级"))
+    directory.update(answer)
+    with pytest.raises(Refusal, match="SITE_DOWNTIME"):
+        directory.check_downtime(directory.place(COUNTY))
+    directory.check_downtime(directory.place(SECOND_AREA))
+    unchanged = relay_pb2.GetDirectoryResponse(revision=7, as_of_time=answer.as_of_time)
+    directory.update(unchanged)
+    directory.check_downtime(directory.place(AREA))
+    assert directory.place(FOREIGN_AREA).site == OTHER

@@ -1,4 +1,5 @@
-"""A world of the nation, 北京 and 广东 on the real clock, shared by this folder."""
+"""A world of the nation, 北京 and 广东 on the real clock, shared by this folder: nobody
+recovers in it, so that rows stay as they are and statements can be counted."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from healing import Healing, healing_world
 from world import World, make_pki, world
 
 from infra.runtime.clock import SystemClock
@@ -24,6 +26,26 @@ async def sites(
 ) -> AsyncIterator[World]:
     """The nation and two provinces."""
     async with world(
-        database_settings=database_settings, pki=sample_pki, clock=SystemClock()
+        database_settings=database_settings,
+        pki=sample_pki,
+        clock=SystemClock(),
+        limits={"recover": False},
     ) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+async def healing_site(
+    database_settings: Callable[..., Settings], sample_pki: Path
+) -> AsyncIterator[Healing]:
+    """A world whose clock and recovery the tests move."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        async with healing_world(database_settings, sample_pki, monkeypatch) as made:
+            yield made
+
+
+@pytest.fixture
+def healing(healing_site: Healing) -> Healing:
+    """The same, with a neighbour that behaves."""
+    healing_site.peer.reset()
+    return healing_site

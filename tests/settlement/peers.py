@@ -12,8 +12,10 @@ from yidi.common.v1 import envelope_pb2
 from yidi.relay.v1 import relay_pb2
 from yidi.settlement.v1 import insured_pb2, insured_pb2_grpc
 
+Questions = Sequence[envelope_pb2.ResolveItem]
 Results = list[envelope_pb2.ExchangeResult]
 Pass = Callable[[Sequence[envelope_pb2.Envelope]], Awaitable[Results]]
+Ask = Callable[[Questions], Awaitable[Results]]
 
 
 class FakePeer:
@@ -22,7 +24,9 @@ class FakePeer:
     def __init__(self) -> None:
         self._random = random.Random(7)
         self._pass: Pass | None = None
+        self._ask: Ask | None = None
         self.received: list[envelope_pb2.Envelope] = []
+        self.asked: list[envelope_pb2.ResolveItem] = []
         self.reset()
 
     def reset(self) -> None:
@@ -32,7 +36,13 @@ class FakePeer:
             return await onward(envelopes)
 
         self.answer: Callable[[Sequence[envelope_pb2.Envelope], Pass], Awaitable[Results]] = forward
+
+        async def ask(items: Questions, onward: Ask) -> Results:
+            return await onward(items)
+
+        self.resolve: Callable[[Questions, Ask], Awaitable[Results]] = ask
         self.received.clear()
+        self.asked.clear()
 
     async def BatchExchange(
         self, request: relay_pb2.BatchExchangeRequest, call: Call
@@ -43,6 +53,22 @@ class FakePeer:
         results = await self.answer(request.items, self._pass)
         self._random.shuffle(results)
         return relay_pb2.BatchExchangeResponse(results=results)
+
+    async def BatchResolve(
+        self, request: relay_pb2.BatchResolveRequest, call: Call
+    ) -> relay_pb2.BatchResolveResponse:
+        """Pass questions on as told and shuffle the answers."""
+        assert self._ask is not None
+        self.asked += request.items
+        results = await self.resolve(request.items, self._ask)
+        self._random.shuffle(results)
+        return relay_pb2.BatchResolveResponse(results=results)
+
+    async def AnnounceDowntime(
+        self, request: relay_pb2.AnnounceDowntimeRequest, call: Call
+    ) -> relay_pb2.AnnounceDowntimeResponse:
+        """Nothing."""
+        return relay_pb2.AnnounceDowntimeResponse()
 
     async def GetDirectory(
         self, request: relay_pb2.GetDirectoryRequest, call: Call
@@ -68,7 +94,11 @@ class FakePeer:
                 request = insured_pb2.BatchExchangeRequest(items=envelopes)
                 return list((await insured.BatchExchange(request, timeout=5)).results)
 
-            self._pass = onward
+            async def ask(items: Questions) -> Results:
+                request = insured_pb2.BatchResolveRequest(items=items)
+                return list((await insured.BatchResolve(request, timeout=5)).results)
+
+            self._pass, self._ask = onward, ask
             return Service(relay_pb2.DESCRIPTOR.services_by_name["RelayService"], self)
 
         return build

@@ -35,6 +35,7 @@ async def doubtful(
         pki=sample_pki,
         clock=SystemClock(),
         replaced={GUANGDONG: {"relay": [peer.builder()]}},
+        limits={"recover": False},
     ) as made:
         yield made
 
@@ -126,7 +127,7 @@ async def test_whoever_asks_for_a_doubtful_one_is_told_to_wait(
     door = doubtful.institution(BEIJING)
     for _ in range(2):
         with pytest.raises(Refusal) as caught:
-            await door.Settle(request, timeout=1)
+            await door.Settle(request, timeout=2)
         assert caught.value.name == "OUTCOME_PENDING"
         assert caught.value.details["state"] == "IN_DOUBT"
         assert "请勿重复收费" in caught.value.next_step

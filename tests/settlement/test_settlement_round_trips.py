@@ -24,10 +24,11 @@ _COUNT = """
 SELECT r.rolname, sum(s.calls)::int AS calls
 FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
 JOIN pg_database d ON d.oid = s.dbid AND d.datname = current_database()
-WHERE r.rolname LIKE 'y%_app' AND s.query !~ 'typeinfo_tree|set_config'
+WHERE r.rolname LIKE 'y%_app' AND s.query !~ 'typeinfo_tree|set_config|FROM relay.downtime'
 GROUP BY r.rolname
 """
-"""Without what asyncpg asks once per connection about the types of arrays."""
+"""Without what asyncpg asks once per connection about the types of arrays, and without the nation's
+look for news of downtimes, whatever is asked of it."""
 _POLLING = {"policy", "catalog"}
 """These look for news every few seconds, whatever is asked of them."""
 

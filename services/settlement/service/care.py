@@ -5,24 +5,42 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import asyncpg
+import structlog
 from google.rpc import status_pb2
 
 from infra.runtime.call import Call
 from infra.runtime.clock import Clock, instant
 from infra.runtime.days import parse_day
 from infra.runtime.errors import Reason, Refusal
+from services.settlement.closing import closing_of
 from services.settlement.domain.states import State
 from services.settlement.store.care import CareStore, Closing, Key, Opening
-from yidi.common.v1 import envelope_pb2, types_pb2
-from yidi.settlement.v1 import care_pb2
+from services.settlement.store.operating import OperatingStore
+from services.settlement.store.recovery import RecoveryStore
+from yidi.common.v1 import types_pb2
+from yidi.settlement.v1 import care_pb2, insured_pb2
+
+OLD = timedelta(seconds=60)
+"""A settlement open for longer is an alarm."""
+_log = structlog.get_logger("yidi.settlement")
 
 
 class CareServicer:
     """`yidi.settlement.v1.CareService`."""
 
-    def __init__(self, *, site: str, store: CareStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        site: str,
+        store: CareStore,
+        recovery: RecoveryStore,
+        operating: OperatingStore,
+        clock: Clock,
+    ) -> None:
         self._site = site
         self._store = store
+        self._recovery = recovery
+        self._operating = operating
         self._clock = clock
 
     async def BatchOpen(
@@ -64,7 +82,7 @@ class CareServicer:
         self, request: care_pb2.BatchCloseRequest, call: Call
     ) -> care_pb2.BatchCloseResponse:
         now = instant(self._clock)
-        closings = {item.id: _closing(item) for item in request.items}
+        closings = {item.id: closing_of(item) for item in request.items}
         changed = await self._store.close(list(closings.values()), now)
         lost = [item_id for item_id in closings if item_id not in changed]
         stored = {}
@@ -96,11 +114,70 @@ class CareServicer:
                 results.append(care_pb2.GetResult(id=item.id, row=_row(row)))
         return care_pb2.BatchGetResponse(results=results)
 
+    async def BatchCancel(
+        self, request: care_pb2.BatchCancelRequest, call: Call
+    ) -> care_pb2.BatchCancelResponse:
+        asked = [(item.id, item.institution) for item in request.items]
+        await self._recovery.cancel(asked, instant(self._clock))
+        keys = [Key(id=item, institution=who, settlement_id=item) for item, who in asked]
+        stored = {row["id"]: _row(row) for row in await self._store.get(keys)}
+        missing = Refusal(Reason.ERROR_REASON_SETTLEMENT_NOT_FOUND).status()
+        return care_pb2.BatchCancelResponse(
+            results=[
+                care_pb2.CloseResult(id=item, row=stored[item])
+                if item in stored
+                else care_pb2.CloseResult(id=item, error=missing)
+                for item, _ in asked
+            ]
+        )
+
+    async def ShowSettlement(
+        self, request: care_pb2.ShowSettlementRequest, call: Call
+    ) -> care_pb2.ShowSettlementResponse:
+        row, trail = await self._operating.show(request.settlement_id)
+        if row is None:
+            raise Refusal(Reason.ERROR_REASON_SETTLEMENT_NOT_FOUND)
+        shown = _shown(row)
+        # Whoever sent it: recovery's is named on the row, an institution's is found by its own row.
+        shown.row.undone_by = shown.row.undone_by or await self._operating.undo_of(
+            request.settlement_id
+        )
+        for entry in trail:
+            added = shown.trail.add(actor=entry["actor"], action=entry["action"])
+            added.time.FromDatetime(entry["at"])
+        return shown
+
+    async def ListInDoubt(
+        self, request: care_pb2.ListInDoubtRequest, call: Call
+    ) -> care_pb2.ListInDoubtResponse:
+        rows = await self._operating.open(request.page_size or 100)
+        return care_pb2.ListInDoubtResponse(
+            settlements=[_shown(row) for row in rows],
+            total_count=rows[0]["total"] if rows else 0,
+        )
+
+    async def CheckCareInvariants(
+        self, request: care_pb2.CheckCareInvariantsRequest, call: Call
+    ) -> care_pb2.CheckCareInvariantsResponse:
+        oddities = await self._operating.oddities(instant(self._clock) - OLD)
+        for oddity in oddities:
+            _log.error("alarm: invariant broken", kind=oddity.invariant, subject=oddity.subject)
+        rows = await self._operating.open(1)
+        return care_pb2.CheckCareInvariantsResponse(
+            open_count=rows[0]["total"] if rows else 0,
+            breaches=[
+                insured_pb2.Breach(invariant=o.invariant, subject=o.subject, text=o.text)
+                for o in oddities
+            ],
+        )
+
     async def GetCareJournalDigest(
         self, request: care_pb2.GetCareJournalDigestRequest, call: Call
     ) -> care_pb2.GetCareJournalDigestResponse:
         day = parse_day(request.business_day, "business_day")
-        digest = await self._store.digest(day, request.care_site, request.insured_site)
+        digest = await self._store.digest(
+            day, request.care_site, request.insured_site, request.detail, request.hour
+        )
         return care_pb2.GetCareJournalDigestResponse(journal=digest)
 
 
@@ -127,31 +204,6 @@ def _open_result(opening: Opening, row: asyncpg.Record) -> care_pb2.OpenResult:
     return care_pb2.OpenResult(id=opening.settlement_id, error=refusal.status())
 
 
-def _closing(item: care_pb2.CloseItem) -> Closing:
-    """The state that an answer leads to. Only a decided row, or a hop that says it sent nothing
-    on, makes REJECTED; whatever else happened after the call was begun is IN_DOUBT.
-    """
-    kind = item.WhichOneof("outcome")
-    header: envelope_pb2.OutcomeHeader | None = None
-    outcome: envelope_pb2.Outcome | None = None
-    reason: bytes | None = None
-    if kind == "committed":
-        state = State.COMPLETED
-        outcome = item.committed
-        header = envelope_pb2.OutcomeHeader.FromString(outcome.header)
-    elif kind in ("rejected", "aborted"):
-        state = State.REJECTED if kind == "rejected" else State.ABORTED
-        rejection = item.rejected if kind == "rejected" else item.aborted
-        reason = envelope_pb2.Rejection.FromString(rejection).status.SerializeToString()
-    elif kind == "refused":
-        state = State.REJECTED if item.refused.not_forwarded else State.IN_DOUBT
-        reason = item.refused.status.SerializeToString()
-    else:
-        state = State.IN_DOUBT
-    hops = care_pb2.CloseItem(hops=item.hops).SerializeToString()
-    return Closing(item.id, state, header, outcome, reason, hops)
-
-
 def _written(closing: Closing, now: datetime) -> care_pb2.JournalRow:
     """The row as this call has just written it; the caller knows its own request."""
     row = care_pb2.JournalRow(
@@ -171,6 +223,12 @@ def _row(row: asyncpg.Record) -> care_pb2.JournalRow:
         request_id=row["request_id"],
         route=row["route"],
         request=row["request"],
+        kind=row["kind"],
+        undoes=row["undoes"] or "",
+        undone_by=row["undone_by"] or "",
+        cancel_requested=row["cancel_requested"],
+        insured_area=row["insured_area"],
+        insured_site=row["insured_site"],
     )
     message.bill.institution = row["institution"]
     message.bill.visit_id = row["visit_id"]
@@ -180,12 +238,30 @@ def _row(row: asyncpg.Record) -> care_pb2.JournalRow:
         message.outcome.details = row["outcome_details"]
         message.outcome.digest = row["outcome_digest"]
     if row["reason"] is not None:
-        message.reason.CopyFrom(status_pb2.Status.FromString(row["reason"]))
+        message.reason.CopyFrom(_reason(row["state"], row["reason"], row["doubt"]))
     if row["hops"] is not None:
         message.hops.extend(care_pb2.CloseItem.FromString(row["hops"]).hops)
     message.open_time.FromDatetime(row["opened_at"])
     message.state_time.FromDatetime(row["state_at"])
     return message
+
+
+def _reason(state: str, reason: bytes, doubt: bytes | None) -> status_pb2.Status:
+    """The reason of a row; a tombstone tells why nobody knew, too."""
+    status = status_pb2.Status.FromString(reason)
+    if state != State.ABORTED or doubt is None:
+        return status
+    refusal = Refusal.from_status(status)
+    refusal.details["cause"] = Refusal.from_status(status_pb2.Status.FromString(doubt)).name
+    return refusal.status()
+
+
+def _shown(row: asyncpg.Record) -> care_pb2.ShowSettlementResponse:
+    shown = care_pb2.ShowSettlementResponse(row=_row(row), attempts=row["attempts"])
+    shown.row.ClearField("request")
+    if row["next_attempt_at"] is not None:
+        shown.next_attempt_time.FromDatetime(row["next_attempt_at"])
+    return shown
 
 
 def _key(item: care_pb2.GetItem) -> Key:

@@ -7,5 +7,5 @@ from infra.runtime.schema import Schema
 SCHEMA = Schema(
     "settlement",
     Path(__file__).parent.parent / "migrations",
-    partitioned=("care_journal", "decision"),
+    partitioned=("care_journal", "decision", "undo"),
 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import asyncpg
@@ -23,6 +23,7 @@ import asyncpg
 from infra.runtime import journal
 from infra.runtime.database import Database, halving
 from infra.runtime.errors import Reason, Refusal
+from infra.runtime.failpoints import Failpoints, NullFailpoints, Place
 from services.settlement.domain.states import BILL_FREE, OPEN, TRANSITIONS, State
 from yidi.common.v1 import envelope_pb2
 
@@ -34,7 +35,11 @@ _RACE = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
-_FREE = ", ".join(f"'{state}'" for state in sorted(BILL_FREE))
+SETTLE = 2
+"""EXCHANGE_KIND_SETTLE: the kind that claims a bill."""
+UNDONE = "UNDONE"
+"""State of a bill whose settlement has been undone."""
+_FREE = ", ".join(f"'{state}'" for state in [*sorted(BILL_FREE), UNDONE])
 _OPEN = ", ".join(f"'{state}'" for state in sorted(OPEN))
 _ALLOWED = ", ".join(f"('{old}', '{new}')" for old, new in sorted(TRANSITIONS))
 _SAME_KEY = """(k.caller, k.method, k.request_id) = (item.caller, item.method, item.request_id)"""
@@ -54,7 +59,8 @@ WITH item AS (
 ), fresh AS (
     SELECT item.* FROM item
     WHERE NOT EXISTS (SELECT FROM settlement.request_key k WHERE {_SAME_KEY})
-      AND NOT EXISTS (SELECT FROM settlement.bill b WHERE {_SAME_BILL} AND b.state NOT IN ({_FREE}))
+      AND (kind <> {SETTLE} OR NOT EXISTS (
+          SELECT FROM settlement.bill b WHERE {_SAME_BILL} AND b.state NOT IN ({_FREE})))
 ), key AS (
     INSERT INTO settlement.request_key
         (caller, method, request_id, settlement_id, body_digest, state, opened_at)
@@ -65,7 +71,7 @@ WITH item AS (
     INSERT INTO settlement.bill AS b
         (institution, visit_id, bill_id, settlement_id, request_id, state)
     SELECT institution, visit_id, bill_id, settlement_id, request_id, 'PENDING'
-    FROM fresh ORDER BY institution, visit_id, bill_id
+    FROM fresh WHERE kind = {SETTLE} ORDER BY institution, visit_id, bill_id
     ON CONFLICT (institution, visit_id, bill_id) DO UPDATE
         SET settlement_id = excluded.settlement_id, request_id = excluded.request_id,
             state = excluded.state
@@ -78,7 +84,9 @@ WITH item AS (
          operator, traceparent, opened_at, deadline_at, state_at, care_site, insured_site)
     SELECT fresh.settlement_id, 'PENDING', caller, method, request_id, body_digest, payload_digest,
            institution, visit_id, bill_id,
-           (SELECT true FROM claimed WHERE claimed.settlement_id = fresh.settlement_id),
+           CASE WHEN kind = {SETTLE}
+               THEN (SELECT true FROM claimed WHERE claimed.settlement_id = fresh.settlement_id)
+               ELSE true END,
            care_area, insured_area, route, kind, undoes, request, operator, traceparent, $1,
            deadline_at, $1, care_site, insured_site
     FROM fresh
@@ -108,14 +116,18 @@ WITH item AS (
     UPDATE settlement.care_journal j
     SET state = item.state, state_at = $1, outcome_header = item.outcome_header,
         outcome_details = item.outcome_details, outcome_digest = item.outcome_digest,
-        reason = item.reason, hops = item.hops, business_day = item.business_day,
+        reason = item.reason, hops = item.hops,
+        doubt = CASE WHEN item.state = 'IN_DOUBT' THEN item.reason ELSE j.doubt END,
+        next_attempt_at = CASE WHEN item.state = 'IN_DOUBT' OR j.cancel_requested
+            THEN $1::timestamptz END,
+        business_day = item.business_day,
         {", ".join(f"{name} = item.{name}" for name in journal.AMOUNTS)},
         fund_codes = string_to_array(item.fund_codes, ','),
         fund_fen = string_to_array(item.fund_fen, ',')::bigint[]
     FROM item
     WHERE j.settlement_id = item.settlement_id AND (j.state, item.state) IN ({_ALLOWED})
     RETURNING j.settlement_id, j.state, j.caller, j.method, j.request_id, j.institution, j.visit_id,
-              j.bill_id, j.outcome_digest
+              j.bill_id, j.outcome_digest, j.undoes
 ), keyed AS (
     UPDATE settlement.request_key k SET state = done.state FROM done
     WHERE (k.caller, k.method, k.request_id) = (done.caller, done.method, done.request_id)
@@ -123,6 +135,10 @@ WITH item AS (
     UPDATE settlement.bill b SET state = done.state FROM done
     WHERE (b.institution, b.visit_id, b.bill_id) = (done.institution, done.visit_id, done.bill_id)
       AND b.settlement_id = done.settlement_id
+), freed AS (
+    UPDATE settlement.bill b SET state = '{UNDONE}' FROM done
+    WHERE (b.institution, b.visit_id, b.bill_id) = (done.institution, done.visit_id, done.bill_id)
+      AND b.settlement_id = done.undoes AND done.state = 'COMPLETED'
 ), audited AS (
     INSERT INTO settlement.audit (at, actor, action, subject, digest)
     SELECT $1, caller, state, settlement_id, outcome_digest FROM done
@@ -130,12 +146,14 @@ WITH item AS (
 SELECT settlement_id::text AS settlement_id FROM done
 """
 
-_ROW = """j.settlement_id::text AS settlement_id, j.state, j.body_digest, j.request_id,
+ROW_COLUMNS = """j.settlement_id::text AS settlement_id, j.state, j.body_digest, j.request_id,
     j.institution, j.visit_id, j.bill_id, j.route, j.outcome_header, j.outcome_details,
-    j.outcome_digest, j.reason, j.hops, j.opened_at, j.state_at, j.request"""
+    j.outcome_digest, j.reason, j.doubt, j.hops, j.opened_at, j.state_at, j.request, j.kind,
+    j.undoes::text AS undoes, j.undone_by::text AS undone_by, j.cancel_requested, j.insured_area,
+    j.insured_site, j.attempts, j.next_attempt_at"""
 
 _GET_STATEMENT = f"""
-SELECT item.id, {_ROW}
+SELECT item.id, {ROW_COLUMNS}
 FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::text[])
      AS item(id, institution, settlement_id, caller, method, request_id, visit_id, bill_id)
@@ -218,8 +236,9 @@ class Key:
 class CareStore:
     """Statements of the care place."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, failpoints: Failpoints | None = None) -> None:
         self._database = database
+        self._failpoints = failpoints or NullFailpoints()
 
     async def open(self, openings: Sequence[Opening], now: datetime) -> list[asyncpg.Record]:
         """Open what can be opened; one row per opening says so or shows what is in the way.
@@ -233,7 +252,11 @@ class CareStore:
             now_turn, waiting = _without_rivals(waiting)
 
             async def run(part: Sequence[Opening]) -> list[asyncpg.Record]:
-                return await self._race(_OPEN_STATEMENT, now, *_columns(part))
+                ids = [opening.settlement_id for opening in part]
+                await self._failpoints.at(Place.CARE_OPEN_BEFORE, ids)
+                opened = await self._race(_OPEN_STATEMENT, now, *_columns(part))
+                await self._failpoints.at(Place.CARE_OPEN_AFTER, ids)
+                return opened
 
             rows += (await halving(now_turn, run))[0]
         return rows
@@ -242,7 +265,9 @@ class CareStore:
         """Change the states that may change; return the ids that this call has changed."""
 
         async def run(part: Sequence[Closing]) -> list[asyncpg.Record]:
-            return await self._race(
+            ids = [closing.settlement_id for closing in part]
+            await self._failpoints.at(Place.CARE_CLOSE_BEFORE, ids)
+            closed = await self._race(
                 _CLOSE_STATEMENT,
                 now,
                 [closing.settlement_id for closing in part],
@@ -254,6 +279,8 @@ class CareStore:
                 [closing.hops for closing in part],
                 *journal.arrays([closing.header for closing in part]),
             )
+            await self._failpoints.at(Place.CARE_CLOSE_AFTER, ids)
+            return closed
 
         rows, _ = await halving(closings, run)
         return {row["settlement_id"] for row in rows}
@@ -263,12 +290,17 @@ class CareStore:
         return await self._database.run(_GET_STATEMENT, *_columns(keys))
 
     async def digest(
-        self, day: Any, care_site: str, insured_site: str
+        self,
+        day: date,
+        care_site: str,
+        insured_site: str,
+        detail: envelope_pb2.JournalDetail.ValueType,
+        hour: int,
     ) -> envelope_pb2.JournalDigest:
-        """One day of one pair of sites."""
-        statement = journal.digest_statement("settlement.care_journal")
-        rows = await self._database.run(statement, day, care_site, insured_site)
-        message = journal.digest_message(rows[0])
+        """One day of one pair of sites, as deep as `detail` says."""
+        message = await journal.digest(
+            self._database, "settlement.care_journal", day, care_site, insured_site, detail, hour
+        )
         counted = await self._database.run(_OPEN_COUNT, care_site, insured_site)
         message.open_count = counted[0]["count"]
         return message

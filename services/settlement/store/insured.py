@@ -23,15 +23,18 @@ import asyncpg
 
 from infra.runtime import journal
 from infra.runtime.database import Database
+from infra.runtime.failpoints import Failpoints, NullFailpoints, Place
 from services.settlement.domain.balance import ABSENT, FIELDS, PersonKey, Row, Values
 from services.settlement.domain.states import Decision
 from yidi.common.v1 import envelope_pb2
 
 _VALUES = ", ".join(FIELDS)
+STORED_COLUMNS = """d.state, d.request_digest, d.outcome_header, d.outcome_details,
+       d.outcome_digest, d.rejection"""
+"""Columns of a decision, aliased `d`, that `stored` reads."""
 _READ_STATEMENT = f"""
 SELECT 1 AS kind, d.settlement_id::text AS key, NULL AS period, NULL::bigint AS version,
-       NULL::bigint[] AS vals, d.state, d.request_digest, d.outcome_header, d.outcome_details,
-       d.outcome_digest, d.rejection
+       NULL::bigint[] AS vals, {STORED_COLUMNS}
 FROM unnest($1::uuid[]) AS i(id)
 JOIN settlement.decision d ON d.settlement_id = i.id
 UNION ALL
@@ -55,16 +58,17 @@ WITH item AS (
     SELECT * FROM unnest(
         $2::uuid[], $3::int[], $4::int[], $5::text[], $6::smallint[], $7::bytea[], $8::text[],
         $9::text[], $10::text[], $11::smallint[], $12::uuid[], $13::bytea[], $14::bytea[],
-        $15::bytea[], $16::bytea[], $17::text[], $18::bytea[], {journal.parameters(19)}
+        $15::bytea[], $16::bytea[], $17::text[], $18::bytea[], $19::uuid[],
+        {journal.parameters(20)}
     ) AS t(settlement_id, unit, locks, state, kind, request_digest, institution, care_area,
            insured_area, insurance, person_id, outcome_header, outcome_details, outcome_digest,
-           rejection, balances, policy_case, {journal.COLUMN_LIST})
+           rejection, balances, policy_case, undoes, {journal.COLUMN_LIST})
 ), c AS (
-    SELECT * FROM unnest($37::int[], $38::text[], $39::smallint[], $40::uuid[], $41::text[],
-        $42::bigint[], {", ".join(f"${43 + i}::bigint[]" for i in range(len(FIELDS)))}
+    SELECT * FROM unnest($38::int[], $39::text[], $40::smallint[], $41::uuid[], $42::text[],
+        $43::bigint[], {", ".join(f"${44 + i}::bigint[]" for i in range(len(FIELDS)))}
     ) AS t(unit, insured_area, insurance, person_id, period, version, {_VALUES})
 ), m AS (
-    SELECT * FROM unnest($50::int[], $51::uuid[], $52::bigint[], $53::bigint[])
+    SELECT * FROM unnest($51::int[], $52::uuid[], $53::bigint[], $54::bigint[])
         AS t(unit, account_id, version, balance_fen)
 ), locked AS (
     SELECT c.unit FROM c JOIN settlement.accumulator a ON {_SAME_PERSON} AND a.version = c.version
@@ -83,12 +87,16 @@ WITH item AS (
     INSERT INTO settlement.decision
         (settlement_id, state, kind, request_digest, institution, care_area, insured_area,
          insurance, person_id, decided_at, outcome_header, outcome_details, outcome_digest,
-         rejection, balances, policy_case, {journal.COLUMN_LIST})
+         rejection, balances, policy_case, undoes, {journal.COLUMN_LIST})
     SELECT settlement_id, state, kind, request_digest, institution, care_area, insured_area,
            insurance, person_id, $1, outcome_header, outcome_details, outcome_digest, rejection,
-           balances::jsonb, policy_case, {journal.selected("item")}
+           balances::jsonb, policy_case, undoes, {journal.selected("item")}
     FROM item JOIN ready USING (unit)
-    RETURNING settlement_id, institution, state, outcome_digest
+    RETURNING settlement_id, institution, state, outcome_digest, undoes
+), undone AS (
+    INSERT INTO settlement.undo (original_id, undo_id)
+    SELECT undoes, settlement_id FROM decided
+    WHERE undoes IS NOT NULL AND state = '{Decision.COMMITTED}' ORDER BY undoes
 ), changed AS (
     UPDATE settlement.accumulator a
     SET version = a.version + 1, {", ".join(f"{name} = c.{name}" for name in FIELDS)}
@@ -155,6 +163,7 @@ class NewDecision:
     rejection: bytes | None
     balances: str
     policy_case: bytes | None
+    undoes: str | None = None
 
 
 @dataclass(slots=True)
@@ -177,8 +186,9 @@ class UnitWrite:
 class InsuredStore:
     """Statements of the insured place."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, failpoints: Failpoints | None = None) -> None:
         self._database = database
+        self._failpoints = failpoints or NullFailpoints()
 
     async def read(
         self, ids: Sequence[str], persons: Sequence[PersonKey], accounts: Sequence[str]
@@ -195,7 +205,7 @@ class InsuredStore:
         reading = Reading({}, {person: {} for person in persons}, {})
         for row in rows:
             if row["kind"] == 1:
-                reading.decided[row["key"]] = _stored(row)
+                reading.decided[row["key"]] = stored(row)
             elif row["kind"] == 2:
                 person = persons[int(row["key"]) - 1]
                 values = Row(row["version"], tuple(row["vals"]))
@@ -214,24 +224,33 @@ class InsuredStore:
         Units are written all or nothing and fail alone. Raises one of `RACE` when another writer
         made a row meanwhile: nothing of the batch is written then.
         """
+        ids = [decision.settlement_id for decision in decisions]
+        await self._failpoints.at(Place.INSURED_DECIDE_BEFORE, ids)
         rows = await self._database.run(
             _DECIDE_STATEMENT,
             now,
             *_decision_arrays(decisions, units),
             *_unit_arrays(units, {decision.unit for decision in decisions}),
         )
+        await self._failpoints.at(Place.INSURED_DECIDE_AFTER, ids)
         return {row["settlement_id"] for row in rows}
 
     async def digest(
-        self, day: date, care_site: str, insured_site: str
+        self,
+        day: date,
+        care_site: str,
+        insured_site: str,
+        detail: envelope_pb2.JournalDetail.ValueType,
+        hour: int,
     ) -> envelope_pb2.JournalDigest:
-        """One day of one pair of sites."""
-        statement = journal.digest_statement("settlement.decision")
-        rows = await self._database.run(statement, day, care_site, insured_site)
-        return journal.digest_message(rows[0])
+        """One day of one pair of sites, as deep as `detail` says."""
+        return await journal.digest(
+            self._database, "settlement.decision", day, care_site, insured_site, detail, hour
+        )
 
 
-def _stored(row: asyncpg.Record) -> Stored:
+def stored(row: asyncpg.Record) -> Stored:
+    """A decision from a row with STORED_COLUMNS."""
     outcome = None
     if row["outcome_digest"] is not None:
         outcome = envelope_pb2.Outcome(
@@ -263,6 +282,7 @@ def _decision_arrays(
         [d.rejection for d in decisions],
         [d.balances for d in decisions],
         [d.policy_case for d in decisions],
+        [d.undoes for d in decisions],
         *journal.arrays([d.header for d in decisions]),
     ]
 

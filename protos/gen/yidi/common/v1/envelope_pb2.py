@@ -30,7 +30,7 @@ from yidi.common.v1 import options_pb2 as yidi_dot_common_dot_v1_dot_options__pb
 from yidi.common.v1 import types_pb2 as yidi_dot_common_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dyidi/common/v1/envelope.proto\x12\x0eyidi.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\"~\n\x06Origin\x12(\n\tcare_area\x18\x01 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x01\x12,\n\x0binstitution\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[A-Z0-9]{6,30}$\x12\x1c\n\x08operator\x18\x03 \x01(\tB\n\x80\x01\x01\xbaH\x04r\x02\x18\x32\"\xdc\x02\n\x08\x45nvelope\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yidi.common.v1.ExchangeKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12.\n\x06origin\x18\x03 \x01(\x0b\x32\x16.yidi.common.v1.OriginB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x0cinsured_area\x18\x04 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12\"\n\x11\x63ontract_revision\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12!\n\x0cremaining_ms\x18\x06 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\xcf$(\x00\x12\x1c\n\x0btraceparent\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\x0epayload_digest\x18\x08 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1f\n\x07payload\x18\t \x01(\x0c\x42\x0e\x80\x01\x01\xbaH\x08z\x06\x10\x01\x18\xc0\x84=\"\xdf\x01\n\x0e\x45xchangeResult\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\tcommitted\x18\x02 \x01(\x0b\x32\x17.yidi.common.v1.OutcomeH\x00\x12\x12\n\x08rejected\x18\x03 \x01(\x0cH\x00\x12\x11\n\x07\x61\x62orted\x18\x04 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x15\n\rnot_forwarded\x18\x05 \x01(\x08\x12%\n\x04hops\x18\x06 \x03(\x0b\x32\x17.yidi.common.v1.HopTimeB\t\n\x07outcome\"?\n\x07Outcome\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x14\n\x07\x64\x65tails\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\xe6\x04\n\rOutcomeHeader\x12\x15\n\rsettlement_id\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yidi.common.v1.ExchangeKind\x12\x0e\n\x06undoes\x18\x03 \x01(\t\x12\x11\n\tcare_area\x18\x04 \x01(\t\x12\x11\n\tcare_site\x18\x05 \x01(\t\x12\x14\n\x0cinsured_area\x18\x06 \x01(\t\x12\x14\n\x0cinsured_site\x18\x07 \x01(\t\x12$\n\x05route\x18\x08 \x01(\x0e\x32\x15.yidi.common.v1.Route\x12\x13\n\x0binstitution\x18\t \x01(\t\x12\x30\n\tinsurance\x18\n \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceType\x12+\n\tcare_type\x18\x0b \x01(\x0e\x32\x18.yidi.common.v1.CareType\x12(\n\x07\x61mounts\x18\x0c \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12*\n\x05\x66unds\x18\r \x03(\x0b\x32\x1b.yidi.common.v1.FundPayment\x12/\n\x06policy\x18\x0e \x01(\x0b\x32\x1f.yidi.common.v1.PolicyReference\x12\x16\n\x0erequest_digest\x18\x0f \x01(\x0c\x12.\n\ndecided_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62usiness_day\x18\x11 \x01(\t\x12\x16\n\x0e\x64\x65tails_digest\x18\x12 \x01(\x0c\x12\x19\n\x11\x63ontract_revision\x18\x13 \x01(\x05\"\xd2\x01\n\tRejection\x12\x15\n\rsettlement_id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.yidi.common.v1.DecisionState\x12\x16\n\x0erequest_digest\x18\x03 \x01(\x0c\x12.\n\ndecided_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62usiness_day\x18\x05 \x01(\t\x12\"\n\x06status\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status\"\xa0\x01\n\x0fPolicyReference\x12\x0c\n\x04\x61rea\x18\x01 \x01(\t\x12\x30\n\tinsurance\x18\x02 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceType\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12.\n\nprovenance\x18\x05 \x01(\x0e\x32\x1a.yidi.common.v1.Provenance\"@\n\x07HopTime\x12 \n\x03hop\x18\x01 \x01(\x0e\x32\x13.yidi.common.v1.Hop\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\"\x95\x01\n\rJournalDigest\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12%\n\x04sums\x18\x02 \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12*\n\x05\x66unds\x18\x03 \x03(\x0b\x32\x1b.yidi.common.v1.FundPayment\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x12\n\nopen_count\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dyidi/common/v1/envelope.proto\x12\x0eyidi.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\"~\n\x06Origin\x12(\n\tcare_area\x18\x01 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x01\x12,\n\x0binstitution\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[A-Z0-9]{6,30}$\x12\x1c\n\x08operator\x18\x03 \x01(\tB\n\x80\x01\x01\xbaH\x04r\x02\x18\x32\"\xdc\x02\n\x08\x45nvelope\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yidi.common.v1.ExchangeKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12.\n\x06origin\x18\x03 \x01(\x0b\x32\x16.yidi.common.v1.OriginB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x0cinsured_area\x18\x04 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12\"\n\x11\x63ontract_revision\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12!\n\x0cremaining_ms\x18\x06 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\xcf$(\x00\x12\x1c\n\x0btraceparent\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\x0epayload_digest\x18\x08 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1f\n\x07payload\x18\t \x01(\x0c\x42\x0e\x80\x01\x01\xbaH\x08z\x06\x10\x01\x18\xc0\x84=\"\xd7\x02\n\x0bResolveItem\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x06intent\x18\x02 \x01(\x0e\x32\x1d.yidi.common.v1.ResolveIntentB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12.\n\x06origin\x18\x03 \x01(\x0b\x32\x16.yidi.common.v1.OriginB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x0cinsured_area\x18\x04 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12\x38\n\x04kind\x18\x05 \x01(\x0e\x32\x1c.yidi.common.v1.ExchangeKindB\x0c\xbaH\t\x82\x01\x06\x10\x01 \x00 \x01\x12!\n\x0cremaining_ms\x18\x06 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\xcf$(\x00\x12\x1c\n\x0btraceparent\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\x0epayload_digest\x18\x08 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"\xf2\x01\n\x0e\x45xchangeResult\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\tcommitted\x18\x02 \x01(\x0b\x32\x17.yidi.common.v1.OutcomeH\x00\x12\x12\n\x08rejected\x18\x03 \x01(\x0cH\x00\x12\x11\n\x07\x61\x62orted\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07unknown\x18\x07 \x01(\x08H\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x15\n\rnot_forwarded\x18\x05 \x01(\x08\x12%\n\x04hops\x18\x06 \x03(\x0b\x32\x17.yidi.common.v1.HopTimeB\t\n\x07outcome\"?\n\x07Outcome\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x14\n\x07\x64\x65tails\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\xe6\x04\n\rOutcomeHeader\x12\x15\n\rsettlement_id\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.yidi.common.v1.ExchangeKind\x12\x0e\n\x06undoes\x18\x03 \x01(\t\x12\x11\n\tcare_area\x18\x04 \x01(\t\x12\x11\n\tcare_site\x18\x05 \x01(\t\x12\x14\n\x0cinsured_area\x18\x06 \x01(\t\x12\x14\n\x0cinsured_site\x18\x07 \x01(\t\x12$\n\x05route\x18\x08 \x01(\x0e\x32\x15.yidi.common.v1.Route\x12\x13\n\x0binstitution\x18\t \x01(\t\x12\x30\n\tinsurance\x18\n \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceType\x12+\n\tcare_type\x18\x0b \x01(\x0e\x32\x18.yidi.common.v1.CareType\x12(\n\x07\x61mounts\x18\x0c \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12*\n\x05\x66unds\x18\r \x03(\x0b\x32\x1b.yidi.common.v1.FundPayment\x12/\n\x06policy\x18\x0e \x01(\x0b\x32\x1f.yidi.common.v1.PolicyReference\x12\x16\n\x0erequest_digest\x18\x0f \x01(\x0c\x12.\n\ndecided_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62usiness_day\x18\x11 \x01(\t\x12\x16\n\x0e\x64\x65tails_digest\x18\x12 \x01(\x0c\x12\x19\n\x11\x63ontract_revision\x18\x13 \x01(\x05\"\xd2\x01\n\tRejection\x12\x15\n\rsettlement_id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.yidi.common.v1.DecisionState\x12\x16\n\x0erequest_digest\x18\x03 \x01(\x0c\x12.\n\ndecided_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62usiness_day\x18\x05 \x01(\t\x12\"\n\x06status\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status\"\xa0\x01\n\x0fPolicyReference\x12\x0c\n\x04\x61rea\x18\x01 \x01(\t\x12\x30\n\tinsurance\x18\x02 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceType\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12.\n\nprovenance\x18\x05 \x01(\x0e\x32\x1a.yidi.common.v1.Provenance\"@\n\x07HopTime\x12 \n\x03hop\x18\x01 \x01(\x0e\x32\x13.yidi.common.v1.Hop\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\"\xee\x01\n\rJournalDigest\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12%\n\x04sums\x18\x02 \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12*\n\x05\x66unds\x18\x03 \x03(\x0b\x32\x1b.yidi.common.v1.FundPayment\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x12\n\nopen_count\x18\x05 \x01(\x03\x12)\n\x05hours\x18\x06 \x03(\x0b\x32\x1a.yidi.common.v1.HourDigest\x12,\n\x07\x65ntries\x18\x07 \x03(\x0b\x32\x1b.yidi.common.v1.EntryDigest\"9\n\nHourDigest\x12\x0c\n\x04hour\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"4\n\x0b\x45ntryDigest\x12\x15\n\rsettlement_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c*e\n\rJournalDetail\x12\x1e\n\x1aJOURNAL_DETAIL_UNSPECIFIED\x10\x00\x12\x18\n\x14JOURNAL_DETAIL_HOURS\x10\x01\x12\x1a\n\x16JOURNAL_DETAIL_ENTRIES\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,24 +61,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENVELOPE'].fields_by_name['payload_digest']._serialized_options = b'\272H\004z\002h '
   _globals['_ENVELOPE'].fields_by_name['payload']._loaded_options = None
   _globals['_ENVELOPE'].fields_by_name['payload']._serialized_options = b'\200\001\001\272H\010z\006\020\001\030\300\204='
+  _globals['_RESOLVEITEM'].fields_by_name['id']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_RESOLVEITEM'].fields_by_name['intent']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['intent']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_RESOLVEITEM'].fields_by_name['origin']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['origin']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_RESOLVEITEM'].fields_by_name['insured_area']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['insured_area']._serialized_options = b'\272H\016r\0142\n^[0-9]{6}$\370\273\030\002'
+  _globals['_RESOLVEITEM'].fields_by_name['kind']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['kind']._serialized_options = b'\272H\t\202\001\006\020\001 \000 \001'
+  _globals['_RESOLVEITEM'].fields_by_name['remaining_ms']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['remaining_ms']._serialized_options = b'\272H\010\"\006\030\300\317$(\000'
+  _globals['_RESOLVEITEM'].fields_by_name['traceparent']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['traceparent']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_RESOLVEITEM'].fields_by_name['payload_digest']._loaded_options = None
+  _globals['_RESOLVEITEM'].fields_by_name['payload_digest']._serialized_options = b'\272H\004z\002h '
   _globals['_OUTCOME'].fields_by_name['details']._loaded_options = None
   _globals['_OUTCOME'].fields_by_name['details']._serialized_options = b'\200\001\001'
+  _globals['_JOURNALDETAIL']._serialized_start=2772
+  _globals['_JOURNALDETAIL']._serialized_end=2873
   _globals['_ORIGIN']._serialized_start=224
   _globals['_ORIGIN']._serialized_end=350
   _globals['_ENVELOPE']._serialized_start=353
   _globals['_ENVELOPE']._serialized_end=701
-  _globals['_EXCHANGERESULT']._serialized_start=704
-  _globals['_EXCHANGERESULT']._serialized_end=927
-  _globals['_OUTCOME']._serialized_start=929
-  _globals['_OUTCOME']._serialized_end=992
-  _globals['_OUTCOMEHEADER']._serialized_start=995
-  _globals['_OUTCOMEHEADER']._serialized_end=1609
-  _globals['_REJECTION']._serialized_start=1612
-  _globals['_REJECTION']._serialized_end=1822
-  _globals['_POLICYREFERENCE']._serialized_start=1825
-  _globals['_POLICYREFERENCE']._serialized_end=1985
-  _globals['_HOPTIME']._serialized_start=1987
-  _globals['_HOPTIME']._serialized_end=2051
-  _globals['_JOURNALDIGEST']._serialized_start=2054
-  _globals['_JOURNALDIGEST']._serialized_end=2203
+  _globals['_RESOLVEITEM']._serialized_start=704
+  _globals['_RESOLVEITEM']._serialized_end=1047
+  _globals['_EXCHANGERESULT']._serialized_start=1050
+  _globals['_EXCHANGERESULT']._serialized_end=1292
+  _globals['_OUTCOME']._serialized_start=1294
+  _globals['_OUTCOME']._serialized_end=1357
+  _globals['_OUTCOMEHEADER']._serialized_start=1360
+  _globals['_OUTCOMEHEADER']._serialized_end=1974
+  _globals['_REJECTION']._serialized_start=1977
+  _globals['_REJECTION']._serialized_end=2187
+  _globals['_POLICYREFERENCE']._serialized_start=2190
+  _globals['_POLICYREFERENCE']._serialized_end=2350
+  _globals['_HOPTIME']._serialized_start=2352
+  _globals['_HOPTIME']._serialized_end=2416
+  _globals['_JOURNALDIGEST']._serialized_start=2419
+  _globals['_JOURNALDIGEST']._serialized_end=2657
+  _globals['_HOURDIGEST']._serialized_start=2659
+  _globals['_HOURDIGEST']._serialized_end=2716
+  _globals['_ENTRYDIGEST']._serialized_start=2718
+  _globals['_ENTRYDIGEST']._serialized_end=2770
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from yidi.common.v1 import amounts_pb2 as _amounts_pb2
 from yidi.common.v1 import types_pb2 as _types_pb2
@@ -21,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _JournalDetail:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JournalDetailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JournalDetail.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOURNAL_DETAIL_UNSPECIFIED: _JournalDetail.ValueType  # 0
+    """The day only."""
+    JOURNAL_DETAIL_HOURS: _JournalDetail.ValueType  # 1
+    """Each hour."""
+    JOURNAL_DETAIL_ENTRIES: _JournalDetail.ValueType  # 2
+    """Each row of one hour."""
+
+class JournalDetail(_JournalDetail, metaclass=_JournalDetailEnumTypeWrapper):
+    """How deep a journal digest looks."""
+
+JOURNAL_DETAIL_UNSPECIFIED: JournalDetail.ValueType  # 0
+"""The day only."""
+JOURNAL_DETAIL_HOURS: JournalDetail.ValueType  # 1
+"""Each hour."""
+JOURNAL_DETAIL_ENTRIES: JournalDetail.ValueType  # 2
+"""Each row of one hour."""
+Global___JournalDetail: _TypeAlias = JournalDetail  # noqa: Y015
 
 @_typing.final
 class Origin(_message.Message):
@@ -109,6 +134,58 @@ class Envelope(_message.Message):
 Global___Envelope: _TypeAlias = Envelope  # noqa: Y015
 
 @_typing.final
+class ResolveItem(_message.Message):
+    """Asks what became of a settlement id. No commit window holds for it, and it carries no payload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    INSURED_AREA_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REMAINING_MS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    PAYLOAD_DIGEST_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The settlement id."""
+    intent: _types_pb2.ResolveIntent.ValueType
+    """What is asked."""
+    insured_area: _builtins.str
+    """Pooling area that decides."""
+    kind: _types_pb2.ExchangeKind.ValueType
+    """What the settlement was: SETTLE, REVERSAL or REFUND."""
+    remaining_ms: _builtins.int
+    """Time the asker still waits, milliseconds."""
+    traceparent: _builtins.str
+    """W3C traceparent of the item, or empty."""
+    payload_digest: _builtins.bytes
+    """SHA-256 of the settlement's payload, 32 bytes; a tombstone keeps it."""
+    @_builtins.property
+    def origin(self) -> Global___Origin:
+        """Who asks: the origin of the settlement itself."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        intent: _types_pb2.ResolveIntent.ValueType = ...,
+        origin: Global___Origin | None = ...,
+        insured_area: _builtins.str = ...,
+        kind: _types_pb2.ExchangeKind.ValueType = ...,
+        remaining_ms: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
+        payload_digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "insured_area", b"insured_area", "intent", b"intent", "kind", b"kind", "origin", b"origin", "payload_digest", b"payload_digest", "remaining_ms", b"remaining_ms", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveItem: _TypeAlias = ResolveItem  # noqa: Y015
+
+@_typing.final
 class ExchangeResult(_message.Message):
     """The answer to one envelope, keyed by its id."""
 
@@ -118,6 +195,7 @@ class ExchangeResult(_message.Message):
     COMMITTED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     ABORTED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     NOT_FORWARDED_FIELD_NUMBER: _builtins.int
     HOPS_FIELD_NUMBER: _builtins.int
@@ -127,6 +205,8 @@ class ExchangeResult(_message.Message):
     """A decided refusal: serialized Rejection, stored like an outcome."""
     aborted: _builtins.bytes
     """A tombstone: serialized Rejection with the state ABORTED."""
+    unknown: _builtins.bool
+    """Only to a query: there is no row now, which proves nothing."""
     not_forwarded: _builtins.bool
     """With an error: the hop that answers refused before sending on; the item can never be decided."""
     @_builtins.property
@@ -148,15 +228,16 @@ class ExchangeResult(_message.Message):
         committed: Global___Outcome | None = ...,
         rejected: _builtins.bytes = ...,
         aborted: _builtins.bytes = ...,
+        unknown: _builtins.bool = ...,
         error: _status_pb2.Status | None = ...,
         not_forwarded: _builtins.bool = ...,
         hops: _abc.Iterable[Global___HopTime] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "outcome", b"outcome", "rejected", b"rejected"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "outcome", b"outcome", "rejected", b"rejected", "unknown", b"unknown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "hops", b"hops", "id", b"id", "not_forwarded", b"not_forwarded", "outcome", b"outcome", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "hops", b"hops", "id", b"id", "not_forwarded", b"not_forwarded", "outcome", b"outcome", "rejected", b"rejected", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["committed", "rejected", "aborted", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["committed", "rejected", "aborted", "unknown", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -415,6 +496,8 @@ class JournalDigest(_message.Message):
     FUNDS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     OPEN_COUNT_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Committed settlements and undos."""
     digest: _builtins.bytes
@@ -429,6 +512,14 @@ class JournalDigest(_message.Message):
     def funds(self) -> _containers.RepeatedCompositeFieldContainer[_amounts_pb2.FundPayment]:
         """Sum per fund code, ordered by code."""
 
+    @_builtins.property
+    def hours(self) -> _containers.RepeatedCompositeFieldContainer[Global___HourDigest]:
+        """With detail HOURS: each hour of the day that has rows, by the settlement's own instant."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntryDigest]:
+        """With detail ENTRIES: each row of the hour asked for, ordered by settlement id."""
+
     def __init__(
         self,
         *,
@@ -437,11 +528,69 @@ class JournalDigest(_message.Message):
         funds: _abc.Iterable[_amounts_pb2.FundPayment] | None = ...,
         digest: _builtins.bytes = ...,
         open_count: _builtins.int = ...,
+        hours: _abc.Iterable[Global___HourDigest] | None = ...,
+        entries: _abc.Iterable[Global___EntryDigest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sums", b"sums"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "digest", b"digest", "funds", b"funds", "open_count", b"open_count", "sums", b"sums"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "digest", b"digest", "entries", b"entries", "funds", b"funds", "hours", b"hours", "open_count", b"open_count", "sums", b"sums"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JournalDigest: _TypeAlias = JournalDigest  # noqa: Y015
+
+@_typing.final
+class HourDigest(_message.Message):
+    """One hour of a journal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOUR_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    hour: _builtins.int
+    """Hours since 1970 in UTC of the settlement ids' own milliseconds."""
+    count: _builtins.int
+    """Rows."""
+    digest: _builtins.bytes
+    """SHA-256 of their outcome digests in order of settlement_id, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        hour: _builtins.int = ...,
+        count: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "digest", b"digest", "hour", b"hour"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HourDigest: _TypeAlias = HourDigest  # noqa: Y015
+
+@_typing.final
+class EntryDigest(_message.Message):
+    """One row of a journal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    settlement_id: _builtins.str
+    """The settlement id."""
+    digest: _builtins.bytes
+    """SHA-256 of the outcome header, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        settlement_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntryDigest: _TypeAlias = EntryDigest  # noqa: Y015

@@ -110,6 +110,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """就医地 {area} 没有适用于 {date} 的医保目录。"""
     ERROR_REASON_DAY_INVALID: _ErrorReason.ValueType  # 43
     """日期 {field} 不成立：{value}。"""
+    ERROR_REASON_ALREADY_UNDONE: _ErrorReason.ValueType  # 44
+    """结算 {original_id} 已经冲正或退费（退费号 {undo_id}）。"""
+    ERROR_REASON_ORIGINAL_NOT_FOUND: _ErrorReason.ValueType  # 45
+    """没有找到可以冲正或退费的结算 {original_id}。"""
+    ERROR_REASON_REFUND_INSTEAD: _ErrorReason.ValueType  # 46
+    """结算 {original_id} 不是当日业务，不能冲正。"""
+    ERROR_REASON_SITE_DOWNTIME: _ErrorReason.ValueType  # 47
+    """{site} 正在停机维护，预计 {until} 恢复（{notice}）。"""
+    ERROR_REASON_SETTLEMENT_ABORTED: _ErrorReason.ValueType  # 48
+    """结算 {settlement_id} 没有办成，已经作废，没有发生任何支付。"""
+    ERROR_REASON_EXTERNAL_CONFLICT: _ErrorReason.ValueType  # 49
+    """外部入账 {posting_id} 已用于另一笔内容不同的业务。"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason for which the suite refuses or cannot answer. On the wire: `google.rpc.Status` with
@@ -205,4 +217,16 @@ ERROR_REASON_CATALOGUE_NOT_FOUND: ErrorReason.ValueType  # 42
 """就医地 {area} 没有适用于 {date} 的医保目录。"""
 ERROR_REASON_DAY_INVALID: ErrorReason.ValueType  # 43
 """日期 {field} 不成立：{value}。"""
+ERROR_REASON_ALREADY_UNDONE: ErrorReason.ValueType  # 44
+"""结算 {original_id} 已经冲正或退费（退费号 {undo_id}）。"""
+ERROR_REASON_ORIGINAL_NOT_FOUND: ErrorReason.ValueType  # 45
+"""没有找到可以冲正或退费的结算 {original_id}。"""
+ERROR_REASON_REFUND_INSTEAD: ErrorReason.ValueType  # 46
+"""结算 {original_id} 不是当日业务，不能冲正。"""
+ERROR_REASON_SITE_DOWNTIME: ErrorReason.ValueType  # 47
+"""{site} 正在停机维护，预计 {until} 恢复（{notice}）。"""
+ERROR_REASON_SETTLEMENT_ABORTED: ErrorReason.ValueType  # 48
+"""结算 {settlement_id} 没有办成，已经作废，没有发生任何支付。"""
+ERROR_REASON_EXTERNAL_CONFLICT: ErrorReason.ValueType  # 49
+"""外部入账 {posting_id} 已用于另一笔内容不同的业务。"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

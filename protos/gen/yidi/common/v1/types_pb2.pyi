@@ -843,3 +843,27 @@ HOP_CARE_CLOSE: Hop.ValueType  # 9
 HOP_TOTAL: Hop.ValueType  # 10
 """From the front door's receipt to its answer."""
 Global___Hop: _TypeAlias = Hop  # noqa: Y015
+
+class _ResolveIntent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResolveIntentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResolveIntent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOLVE_INTENT_UNSPECIFIED: _ResolveIntent.ValueType  # 0
+    """Not given."""
+    RESOLVE_INTENT_QUERY: _ResolveIntent.ValueType  # 1
+    """Says what the row is; `unknown` proves nothing and nobody may act on it."""
+    RESOLVE_INTENT_ABORT: _ResolveIntent.ValueType  # 2
+    """Inserts a tombstone if there is no row and returns the row there is: final either way."""
+
+class ResolveIntent(_ResolveIntent, metaclass=_ResolveIntentEnumTypeWrapper):
+    """What is asked of a settlement id whose outcome is not known."""
+
+RESOLVE_INTENT_UNSPECIFIED: ResolveIntent.ValueType  # 0
+"""Not given."""
+RESOLVE_INTENT_QUERY: ResolveIntent.ValueType  # 1
+"""Says what the row is; `unknown` proves nothing and nobody may act on it."""
+RESOLVE_INTENT_ABORT: ResolveIntent.ValueType  # 2
+"""Inserts a tombstone if there is no row and returns the row there is: final either way."""
+Global___ResolveIntent: _TypeAlias = ResolveIntent  # noqa: Y015

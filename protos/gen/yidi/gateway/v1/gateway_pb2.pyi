@@ -391,3 +391,143 @@ class SettlementResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettlementResult: _TypeAlias = SettlementResult  # noqa: Y015
+
+@_typing.final
+class ReverseRequest(_message.Message):
+    """A reversal to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The institution's id of this request, unique for ever; a repetition returns the first answer."""
+    settlement_id: _builtins.str
+    """The settlement to undo."""
+    reason: _builtins.str
+    """Why (退费原因)."""
+    operator: _builtins.str
+    """经办人 (opter)."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        operator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "reason", b"reason", "request_id", b"request_id", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseRequest: _TypeAlias = ReverseRequest  # noqa: Y015
+
+@_typing.final
+class ReverseResponse(_message.Message):
+    """The reversal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    UNDOES_FIELD_NUMBER: _builtins.int
+    settlement_id: _builtins.str
+    """Id of the reversal itself; empty when the original was made final without ever having stood."""
+    state: _types_pb2.SettlementState.ValueType
+    """Its state: COMPLETED, or ABORTED for an original that never stood."""
+    undoes: _builtins.str
+    """The settlement undone."""
+    @_builtins.property
+    def result(self) -> Global___SettlementResult:
+        """The negated amounts."""
+
+    def __init__(
+        self,
+        *,
+        settlement_id: _builtins.str = ...,
+        state: _types_pb2.SettlementState.ValueType = ...,
+        result: Global___SettlementResult | None = ...,
+        undoes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "settlement_id", b"settlement_id", "state", b"state", "undoes", b"undoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseResponse: _TypeAlias = ReverseResponse  # noqa: Y015
+
+@_typing.final
+class RefundRequest(_message.Message):
+    """A refund to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The institution's id of this request, unique for ever; a repetition returns the first answer."""
+    settlement_id: _builtins.str
+    """The settlement to undo."""
+    reason: _builtins.str
+    """Why (退费原因)."""
+    operator: _builtins.str
+    """经办人 (opter)."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        operator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "reason", b"reason", "request_id", b"request_id", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundRequest: _TypeAlias = RefundRequest  # noqa: Y015
+
+@_typing.final
+class RefundResponse(_message.Message):
+    """The refund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    UNDOES_FIELD_NUMBER: _builtins.int
+    settlement_id: _builtins.str
+    """Id of the refund itself; empty when the original was made final without ever having stood."""
+    state: _types_pb2.SettlementState.ValueType
+    """Its state: COMPLETED, or ABORTED for an original that never stood."""
+    undoes: _builtins.str
+    """The settlement undone."""
+    @_builtins.property
+    def result(self) -> Global___SettlementResult:
+        """The negated amounts."""
+
+    def __init__(
+        self,
+        *,
+        settlement_id: _builtins.str = ...,
+        state: _types_pb2.SettlementState.ValueType = ...,
+        result: Global___SettlementResult | None = ...,
+        undoes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "settlement_id", b"settlement_id", "state", b"state", "undoes", b"undoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundResponse: _TypeAlias = RefundResponse  # noqa: Y015

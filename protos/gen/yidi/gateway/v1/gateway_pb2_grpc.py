@@ -45,6 +45,16 @@ class InstitutionServiceStub:
                 request_serializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.SettleRequest.SerializeToString,
                 response_deserializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.Reverse = channel.unary_unary(
+                '/yidi.gateway.v1.InstitutionService/Reverse',
+                request_serializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.ReverseRequest.SerializeToString,
+                response_deserializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.ReverseResponse.FromString,
+                _registered_method=True)
+        self.Refund = channel.unary_unary(
+                '/yidi.gateway.v1.InstitutionService/Refund',
+                request_serializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.RefundRequest.SerializeToString,
+                response_deserializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.RefundResponse.FromString,
+                _registered_method=True)
         self.GetSettlement = channel.unary_unary(
                 '/yidi.gateway.v1.InstitutionService/GetSettlement',
                 request_serializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.GetSettlementRequest.SerializeToString,
@@ -70,6 +80,21 @@ class InstitutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reverse(self, request, context):
+        """冲正: undoes a settlement whose answer was never used, on its business day; asked while the
+        original is in doubt, it makes the original final and undoes it if it stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Refund(self, request, context):
+        """退费: undoes a settlement at any later time, also across years and after clearing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSettlement(self, request, context):
         """What has become of a settlement, by its id, by the request id or by the bill.
         """
@@ -89,6 +114,16 @@ def add_InstitutionServiceServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.SettleRequest.FromString,
                     response_serializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.SettleResponse.SerializeToString,
+            ),
+            'Reverse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reverse,
+                    request_deserializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.ReverseRequest.FromString,
+                    response_serializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.ReverseResponse.SerializeToString,
+            ),
+            'Refund': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refund,
+                    request_deserializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.RefundRequest.FromString,
+                    response_serializer=yidi_dot_gateway_dot_v1_dot_gateway__pb2.RefundResponse.SerializeToString,
             ),
             'GetSettlement': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSettlement,
@@ -151,6 +186,60 @@ class InstitutionService:
             '/yidi.gateway.v1.InstitutionService/Settle',
             yidi_dot_gateway_dot_v1_dot_gateway__pb2.SettleRequest.SerializeToString,
             yidi_dot_gateway_dot_v1_dot_gateway__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reverse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.gateway.v1.InstitutionService/Reverse',
+            yidi_dot_gateway_dot_v1_dot_gateway__pb2.ReverseRequest.SerializeToString,
+            yidi_dot_gateway_dot_v1_dot_gateway__pb2.ReverseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.gateway.v1.InstitutionService/Refund',
+            yidi_dot_gateway_dot_v1_dot_gateway__pb2.RefundRequest.SerializeToString,
+            yidi_dot_gateway_dot_v1_dot_gateway__pb2.RefundResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,12 @@ class InstitutionServiceStub:
     """预结算: the amounts as they would be settled now. Reserves nothing and is journaled nowhere."""
     Settle: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SettleRequest, _gateway_pb2.SettleResponse]
     """结算: settles one bill, at most once for its request id, for ever."""
+    Reverse: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ReverseRequest, _gateway_pb2.ReverseResponse]
+    """冲正: undoes a settlement whose answer was never used, on its business day; asked while the
+    original is in doubt, it makes the original final and undoes it if it stands.
+    """
+    Refund: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RefundRequest, _gateway_pb2.RefundResponse]
+    """退费: undoes a settlement at any later time, also across years and after clearing."""
     GetSettlement: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetSettlementRequest, _gateway_pb2.GetSettlementResponse]
     """What has become of a settlement, by its id, by the request id or by the bill."""
 
@@ -41,6 +47,24 @@ class InstitutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_gateway_pb2.SettleRequest, _abc.Awaitable[_gateway_pb2.SettleResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.SettleResponse]:
         """结算: settles one bill, at most once for its request id, for ever."""
+
+    @_abc_1.abstractmethod
+    def Reverse(
+        self,
+        request: _gateway_pb2.ReverseRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ReverseRequest, _abc.Awaitable[_gateway_pb2.ReverseResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ReverseResponse]:
+        """冲正: undoes a settlement whose answer was never used, on its business day; asked while the
+        original is in doubt, it makes the original final and undoes it if it stands.
+        """
+
+    @_abc_1.abstractmethod
+    def Refund(
+        self,
+        request: _gateway_pb2.RefundRequest,
+        context: _aio.ServicerContext[_gateway_pb2.RefundRequest, _abc.Awaitable[_gateway_pb2.RefundResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.RefundResponse]:
+        """退费: undoes a settlement at any later time, also across years and after clearing."""
 
     @_abc_1.abstractmethod
     def GetSettlement(

@@ -71,6 +71,54 @@ class BatchExchangeResponse(_message.Message):
 Global___BatchExchangeResponse: _TypeAlias = BatchExchangeResponse  # noqa: Y015
 
 @_typing.final
+class BatchResolveRequest(_message.Message):
+    """Up to 256 settlement ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_envelope_pb2.ResolveItem]:
+        """Each answered by its id."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[_envelope_pb2.ResolveItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResolveRequest: _TypeAlias = BatchResolveRequest  # noqa: Y015
+
+@_typing.final
+class BatchResolveResponse(_message.Message):
+    """Results in any order; a missing id is unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_envelope_pb2.ExchangeResult]:
+        """One per item."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_envelope_pb2.ExchangeResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResolveResponse: _TypeAlias = BatchResolveResponse  # noqa: Y015
+
+@_typing.final
 class GetDirectoryRequest(_message.Message):
     """Asks for the directory."""
 
@@ -101,6 +149,7 @@ class GetDirectoryResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    DOWNTIMES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Current revision."""
     @_builtins.property
@@ -111,16 +160,21 @@ class GetDirectoryResponse(_message.Message):
     def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___DirectorySite]:
         """The sites; empty when the asker's revision is the current one."""
 
+    @_builtins.property
+    def downtimes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Downtime]:
+        """Announced downtime that has not ended; always complete."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         sites: _abc.Iterable[Global___DirectorySite] | None = ...,
+        downtimes: _abc.Iterable[Global___Downtime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "revision", b"revision", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "downtimes", b"downtimes", "revision", b"revision", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +265,48 @@ class DirectoryArea(_message.Message):
 Global___DirectoryArea: _TypeAlias = DirectoryArea  # noqa: Y015
 
 @_typing.final
+class Downtime(_message.Message):
+    """A time in which a site or one of its areas is announced to be down (停机公告)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site."""
+    area: _builtins.str
+    """Pooling area, or empty for the whole site."""
+    notice: _builtins.str
+    """What the notice says, plain Chinese."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it begins."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends."""
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        area: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        notice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "end_time", b"end_time", "notice", b"notice", "site", b"site", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Downtime: _TypeAlias = Downtime  # noqa: Y015
+
+@_typing.final
 class GetNationJournalDigestRequest(_message.Message):
     """One day of one pair of sites."""
 
@@ -219,22 +315,30 @@ class GetNationJournalDigestRequest(_message.Message):
     BUSINESS_DAY_FIELD_NUMBER: _builtins.int
     CARE_SITE_FIELD_NUMBER: _builtins.int
     INSURED_SITE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    HOUR_FIELD_NUMBER: _builtins.int
     business_day: _builtins.str
     """Business day, ISO."""
     care_site: _builtins.str
     """Site of the care place."""
     insured_site: _builtins.str
     """Site of the insured place."""
+    detail: _envelope_pb2.JournalDetail.ValueType
+    """How deep to look."""
+    hour: _builtins.int
+    """With detail ENTRIES: the hour, as HourDigest names it."""
     def __init__(
         self,
         *,
         business_day: _builtins.str = ...,
         care_site: _builtins.str = ...,
         insured_site: _builtins.str = ...,
+        detail: _envelope_pb2.JournalDetail.ValueType = ...,
+        hour: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_day", b"business_day", "care_site", b"care_site", "insured_site", b"insured_site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_day", b"business_day", "care_site", b"care_site", "detail", b"detail", "hour", b"hour", "insured_site", b"insured_site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,3 +367,59 @@ class GetNationJournalDigestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetNationJournalDigestResponse: _TypeAlias = GetNationJournalDigestResponse  # noqa: Y015
+
+@_typing.final
+class AnnounceDowntimeRequest(_message.Message):
+    """A downtime to announce."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DOWNTIME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The operator's own number of this announcement, unique for ever."""
+    @_builtins.property
+    def downtime(self) -> Global___Downtime:
+        """What will be down and when; it must not have ended."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        downtime: Global___Downtime | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnounceDowntimeRequest: _TypeAlias = AnnounceDowntimeRequest  # noqa: Y015
+
+@_typing.final
+class AnnounceDowntimeResponse(_message.Message):
+    """The announcement as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOWNTIME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the directory that has it."""
+    @_builtins.property
+    def downtime(self) -> Global___Downtime:
+        """The downtime, with the code of the pooling area itself."""
+
+    def __init__(
+        self,
+        *,
+        downtime: Global___Downtime | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnounceDowntimeResponse: _TypeAlias = AnnounceDowntimeResponse  # noqa: Y015

@@ -40,6 +40,11 @@ class RelayServiceStub:
                 request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchExchangeRequest.SerializeToString,
                 response_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchExchangeResponse.FromString,
                 _registered_method=True)
+        self.BatchResolve = channel.unary_unary(
+                '/yidi.relay.v1.RelayService/BatchResolve',
+                request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchResolveRequest.SerializeToString,
+                response_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchResolveResponse.FromString,
+                _registered_method=True)
         self.GetDirectory = channel.unary_unary(
                 '/yidi.relay.v1.RelayService/GetDirectory',
                 request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetDirectoryRequest.SerializeToString,
@@ -50,6 +55,11 @@ class RelayServiceStub:
                 request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestRequest.SerializeToString,
                 response_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestResponse.FromString,
                 _registered_method=True)
+        self.AnnounceDowntime = channel.unary_unary(
+                '/yidi.relay.v1.RelayService/AnnounceDowntime',
+                request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.AnnounceDowntimeRequest.SerializeToString,
+                response_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.AnnounceDowntimeResponse.FromString,
+                _registered_method=True)
 
 
 class RelayServiceServicer:
@@ -59,6 +69,14 @@ class RelayServiceServicer:
     def BatchExchange(self, request, context):
         """Passes envelopes on: care province to nation, nation to insured province, there to settlement.
         The nation journals every committed header once, on the way back, before it passes it on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchResolve(self, request, context):
+        """Passes questions about settlement ids on, the same way; the nation journals what turns out to be
+        committed before it passes that on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +96,15 @@ class RelayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnnounceDowntime(self, request, context):
+        """At the nation: announces that a site or one of its areas will be down (停机公告). Envelopes for it
+        are refused meanwhile; questions about settlement ids are not. The same request_id with the
+        same downtime is answered again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RelayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +112,11 @@ def add_RelayServiceServicer_to_server(servicer, server):
                     servicer.BatchExchange,
                     request_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchExchangeRequest.FromString,
                     response_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchExchangeResponse.SerializeToString,
+            ),
+            'BatchResolve': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchResolve,
+                    request_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchResolveRequest.FromString,
+                    response_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchResolveResponse.SerializeToString,
             ),
             'GetDirectory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDirectory,
@@ -95,6 +127,11 @@ def add_RelayServiceServicer_to_server(servicer, server):
                     servicer.GetNationJournalDigest,
                     request_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestRequest.FromString,
                     response_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestResponse.SerializeToString,
+            ),
+            'AnnounceDowntime': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnnounceDowntime,
+                    request_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.AnnounceDowntimeRequest.FromString,
+                    response_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.AnnounceDowntimeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -125,6 +162,33 @@ class RelayService:
             '/yidi.relay.v1.RelayService/BatchExchange',
             yidi_dot_relay_dot_v1_dot_relay__pb2.BatchExchangeRequest.SerializeToString,
             yidi_dot_relay_dot_v1_dot_relay__pb2.BatchExchangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchResolve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.relay.v1.RelayService/BatchResolve',
+            yidi_dot_relay_dot_v1_dot_relay__pb2.BatchResolveRequest.SerializeToString,
+            yidi_dot_relay_dot_v1_dot_relay__pb2.BatchResolveResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -179,6 +243,33 @@ class RelayService:
             '/yidi.relay.v1.RelayService/GetNationJournalDigest',
             yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestRequest.SerializeToString,
             yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnnounceDowntime(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.relay.v1.RelayService/AnnounceDowntime',
+            yidi_dot_relay_dot_v1_dot_relay__pb2.AnnounceDowntimeRequest.SerializeToString,
+            yidi_dot_relay_dot_v1_dot_relay__pb2.AnnounceDowntimeResponse.FromString,
             options,
             channel_credentials,
             insecure,

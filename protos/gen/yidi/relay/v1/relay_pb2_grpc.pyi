@@ -22,10 +22,19 @@ class RelayServiceStub:
     """Passes envelopes on: care province to nation, nation to insured province, there to settlement.
     The nation journals every committed header once, on the way back, before it passes it on.
     """
+    BatchResolve: _aio.UnaryUnaryMultiCallable[_relay_pb2.BatchResolveRequest, _relay_pb2.BatchResolveResponse]
+    """Passes questions about settlement ids on, the same way; the nation journals what turns out to be
+    committed before it passes that on.
+    """
     GetDirectory: _aio.UnaryUnaryMultiCallable[_relay_pb2.GetDirectoryRequest, _relay_pb2.GetDirectoryResponse]
     """The directory of sites and pooling areas, one versioned snapshot."""
     GetNationJournalDigest: _aio.UnaryUnaryMultiCallable[_relay_pb2.GetNationJournalDigestRequest, _relay_pb2.GetNationJournalDigestResponse]
     """At the nation: one day of one pair of sites in the nation's journal."""
+    AnnounceDowntime: _aio.UnaryUnaryMultiCallable[_relay_pb2.AnnounceDowntimeRequest, _relay_pb2.AnnounceDowntimeResponse]
+    """At the nation: announces that a site or one of its areas will be down (停机公告). Envelopes for it
+    are refused meanwhile; questions about settlement ids are not. The same request_id with the
+    same downtime is answered again.
+    """
 
 class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Relays know envelopes and outcome headers and nothing else."""
@@ -38,6 +47,16 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_relay_pb2.BatchExchangeResponse]:
         """Passes envelopes on: care province to nation, nation to insured province, there to settlement.
         The nation journals every committed header once, on the way back, before it passes it on.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchResolve(
+        self,
+        request: _relay_pb2.BatchResolveRequest,
+        context: _aio.ServicerContext[_relay_pb2.BatchResolveRequest, _abc.Awaitable[_relay_pb2.BatchResolveResponse]],
+    ) -> _abc.Awaitable[_relay_pb2.BatchResolveResponse]:
+        """Passes questions about settlement ids on, the same way; the nation journals what turns out to be
+        committed before it passes that on.
         """
 
     @_abc_1.abstractmethod
@@ -55,5 +74,16 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_relay_pb2.GetNationJournalDigestRequest, _abc.Awaitable[_relay_pb2.GetNationJournalDigestResponse]],
     ) -> _abc.Awaitable[_relay_pb2.GetNationJournalDigestResponse]:
         """At the nation: one day of one pair of sites in the nation's journal."""
+
+    @_abc_1.abstractmethod
+    def AnnounceDowntime(
+        self,
+        request: _relay_pb2.AnnounceDowntimeRequest,
+        context: _aio.ServicerContext[_relay_pb2.AnnounceDowntimeRequest, _abc.Awaitable[_relay_pb2.AnnounceDowntimeResponse]],
+    ) -> _abc.Awaitable[_relay_pb2.AnnounceDowntimeResponse]:
+        """At the nation: announces that a site or one of its areas will be down (停机公告). Envelopes for it
+        are refused meanwhile; questions about settlement ids are not. The same request_id with the
+        same downtime is answered again.
+        """
 
 def add_RelayServiceServicer_to_server(servicer: RelayServiceServicer, server: _aio.Server) -> None: ...

@@ -12,6 +12,7 @@ from google.rpc import status_pb2 as _status_pb2
 from yidi.common.v1 import envelope_pb2 as _envelope_pb2
 from yidi.common.v1 import types_pb2 as _types_pb2
 from yidi.common.v1 import visit_pb2 as _visit_pb2
+from yidi.settlement.v1 import insured_pb2 as _insured_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -533,6 +534,12 @@ class JournalRow(_message.Message):
     OPEN_TIME_FIELD_NUMBER: _builtins.int
     STATE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    UNDOES_FIELD_NUMBER: _builtins.int
+    UNDONE_BY_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    INSURED_AREA_FIELD_NUMBER: _builtins.int
+    INSURED_SITE_FIELD_NUMBER: _builtins.int
     settlement_id: _builtins.str
     """The settlement id."""
     state: _types_pb2.SettlementState.ValueType
@@ -545,6 +552,18 @@ class JournalRow(_message.Message):
     """The route."""
     request: _builtins.bytes
     """Serialized ExchangePayload without the credential."""
+    kind: _types_pb2.ExchangeKind.ValueType
+    """SETTLE, REVERSAL or REFUND."""
+    undoes: _builtins.str
+    """The settlement that this one undoes, or empty."""
+    undone_by: _builtins.str
+    """The settlement that recovery has sent to undo this one, or empty."""
+    cancel_requested: _builtins.bool
+    """Whether a cancellation has been asked for."""
+    insured_area: _builtins.str
+    """Pooling area of the insured place."""
+    insured_site: _builtins.str
+    """Site of the insured place."""
     @_builtins.property
     def bill(self) -> _visit_pb2.BillReference:
         """The bill."""
@@ -584,10 +603,16 @@ class JournalRow(_message.Message):
         open_time: _timestamp_pb2.Timestamp | None = ...,
         state_time: _timestamp_pb2.Timestamp | None = ...,
         request: _builtins.bytes = ...,
+        kind: _types_pb2.ExchangeKind.ValueType = ...,
+        undoes: _builtins.str = ...,
+        undone_by: _builtins.str = ...,
+        cancel_requested: _builtins.bool = ...,
+        insured_area: _builtins.str = ...,
+        insured_site: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "open_time", b"open_time", "outcome", b"outcome", "reason", b"reason", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "body_digest", b"body_digest", "hops", b"hops", "open_time", b"open_time", "outcome", b"outcome", "reason", b"reason", "request", b"request", "request_id", b"request_id", "route", b"route", "settlement_id", b"settlement_id", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "body_digest", b"body_digest", "cancel_requested", b"cancel_requested", "hops", b"hops", "insured_area", b"insured_area", "insured_site", b"insured_site", "kind", b"kind", "open_time", b"open_time", "outcome", b"outcome", "reason", b"reason", "request", b"request", "request_id", b"request_id", "route", b"route", "settlement_id", b"settlement_id", "state", b"state", "state_time", b"state_time", "undoes", b"undoes", "undone_by", b"undone_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,22 +627,30 @@ class GetCareJournalDigestRequest(_message.Message):
     BUSINESS_DAY_FIELD_NUMBER: _builtins.int
     CARE_SITE_FIELD_NUMBER: _builtins.int
     INSURED_SITE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    HOUR_FIELD_NUMBER: _builtins.int
     business_day: _builtins.str
     """Business day, ISO."""
     care_site: _builtins.str
     """Site of the care place."""
     insured_site: _builtins.str
     """Site of the insured place."""
+    detail: _envelope_pb2.JournalDetail.ValueType
+    """How deep to look."""
+    hour: _builtins.int
+    """With detail ENTRIES: the hour, as HourDigest names it."""
     def __init__(
         self,
         *,
         business_day: _builtins.str = ...,
         care_site: _builtins.str = ...,
         insured_site: _builtins.str = ...,
+        detail: _envelope_pb2.JournalDetail.ValueType = ...,
+        hour: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_day", b"business_day", "care_site", b"care_site", "insured_site", b"insured_site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_day", b"business_day", "care_site", b"care_site", "detail", b"detail", "hour", b"hour", "insured_site", b"insured_site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -646,3 +679,266 @@ class GetCareJournalDigestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCareJournalDigestResponse: _TypeAlias = GetCareJournalDigestResponse  # noqa: Y015
+
+@_typing.final
+class BatchCancelRequest(_message.Message):
+    """Up to 256 settlements to cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CancelItem]:
+        """Each answered by its id."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___CancelItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCancelRequest: _TypeAlias = BatchCancelRequest  # noqa: Y015
+
+@_typing.final
+class CancelItem(_message.Message):
+    """One settlement to cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The settlement id."""
+    institution: _builtins.str
+    """The institution that asks; it cancels its own only."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        institution: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "institution", b"institution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelItem: _TypeAlias = CancelItem  # noqa: Y015
+
+@_typing.final
+class BatchCancelResponse(_message.Message):
+    """Results in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CloseResult]:
+        """One per item."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___CloseResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCancelResponse: _TypeAlias = BatchCancelResponse  # noqa: Y015
+
+@_typing.final
+class ShowSettlementRequest(_message.Message):
+    """The settlement asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    settlement_id: _builtins.str
+    """The settlement id."""
+    def __init__(
+        self,
+        *,
+        settlement_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowSettlementRequest: _TypeAlias = ShowSettlementRequest  # noqa: Y015
+
+@_typing.final
+class ShowSettlementResponse(_message.Message):
+    """A settlement as the care place knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_FIELD_NUMBER: _builtins.int
+    TRAIL_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """How often recovery has asked."""
+    @_builtins.property
+    def row(self) -> Global___JournalRow:
+        """The row, without its request."""
+
+    @_builtins.property
+    def trail(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrailEntry]:
+        """What has happened to it, oldest first."""
+
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When recovery asks next; absent when it does not."""
+
+    def __init__(
+        self,
+        *,
+        row: Global___JournalRow | None = ...,
+        trail: _abc.Iterable[Global___TrailEntry] | None = ...,
+        attempts: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time", "row", b"row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_attempt_time", b"next_attempt_time", "row", b"row", "trail", b"trail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowSettlementResponse: _TypeAlias = ShowSettlementResponse  # noqa: Y015
+
+@_typing.final
+class TrailEntry(_message.Message):
+    """One audit row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who."""
+    action: _builtins.str
+    """What."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        action: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrailEntry: _TypeAlias = TrailEntry  # noqa: Y015
+
+@_typing.final
+class ListInDoubtRequest(_message.Message):
+    """Asks for the open settlements."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many; 100 when 0."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInDoubtRequest: _TypeAlias = ListInDoubtRequest  # noqa: Y015
+
+@_typing.final
+class ListInDoubtResponse(_message.Message):
+    """The open settlements."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENTS_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    total_count: _builtins.int
+    """How many there are in all."""
+    @_builtins.property
+    def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShowSettlementResponse]:
+        """Oldest first, without their requests."""
+
+    def __init__(
+        self,
+        *,
+        settlements: _abc.Iterable[Global___ShowSettlementResponse] | None = ...,
+        total_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settlements", b"settlements", "total_count", b"total_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInDoubtResponse: _TypeAlias = ListInDoubtResponse  # noqa: Y015
+
+@_typing.final
+class CheckCareInvariantsRequest(_message.Message):
+    """Asks for the invariants of the care side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCareInvariantsRequest: _TypeAlias = CheckCareInvariantsRequest  # noqa: Y015
+
+@_typing.final
+class CheckCareInvariantsResponse(_message.Message):
+    """What was checked and found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_COUNT_FIELD_NUMBER: _builtins.int
+    BREACHES_FIELD_NUMBER: _builtins.int
+    open_count: _builtins.int
+    """Open rows."""
+    @_builtins.property
+    def breaches(self) -> _containers.RepeatedCompositeFieldContainer[_insured_pb2.Breach]:
+        """What should be impossible."""
+
+    def __init__(
+        self,
+        *,
+        open_count: _builtins.int = ...,
+        breaches: _abc.Iterable[_insured_pb2.Breach] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaches", b"breaches", "open_count", b"open_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCareInvariantsResponse: _TypeAlias = CheckCareInvariantsResponse  # noqa: Y015

@@ -50,6 +50,26 @@ class CareServiceStub:
                 request_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchGetRequest.SerializeToString,
                 response_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchGetResponse.FromString,
                 _registered_method=True)
+        self.BatchCancel = channel.unary_unary(
+                '/yidi.settlement.v1.CareService/BatchCancel',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchCancelRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchCancelResponse.FromString,
+                _registered_method=True)
+        self.ShowSettlement = channel.unary_unary(
+                '/yidi.settlement.v1.CareService/ShowSettlement',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ShowSettlementRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ShowSettlementResponse.FromString,
+                _registered_method=True)
+        self.ListInDoubt = channel.unary_unary(
+                '/yidi.settlement.v1.CareService/ListInDoubt',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ListInDoubtRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ListInDoubtResponse.FromString,
+                _registered_method=True)
+        self.CheckCareInvariants = channel.unary_unary(
+                '/yidi.settlement.v1.CareService/CheckCareInvariants',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.CheckCareInvariantsRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.CheckCareInvariantsResponse.FromString,
+                _registered_method=True)
         self.GetCareJournalDigest = channel.unary_unary(
                 '/yidi.settlement.v1.CareService/GetCareJournalDigest',
                 request_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.GetCareJournalDigestRequest.SerializeToString,
@@ -83,6 +103,35 @@ class CareServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCancel(self, request, context):
+        """Asks that open settlements be cancelled: recovery makes them final and undoes what stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowSettlement(self, request, context):
+        """One settlement with all that the care place knows of it, for the operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInDoubt(self, request, context):
+        """Settlements whose outcome is not known, oldest first, for the operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckCareInvariants(self, request, context):
+        """Looks for what should be impossible at the care place: rows open for too long, claims that do not
+        match their row.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCareJournalDigest(self, request, context):
         """One day of one pair of sites in the care place's journal.
         """
@@ -107,6 +156,26 @@ def add_CareServiceServicer_to_server(servicer, server):
                     servicer.BatchGet,
                     request_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchGetRequest.FromString,
                     response_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchGetResponse.SerializeToString,
+            ),
+            'BatchCancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCancel,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchCancelRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.BatchCancelResponse.SerializeToString,
+            ),
+            'ShowSettlement': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowSettlement,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ShowSettlementRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ShowSettlementResponse.SerializeToString,
+            ),
+            'ListInDoubt': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInDoubt,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ListInDoubtRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.ListInDoubtResponse.SerializeToString,
+            ),
+            'CheckCareInvariants': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckCareInvariants,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_care__pb2.CheckCareInvariantsRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_care__pb2.CheckCareInvariantsResponse.SerializeToString,
             ),
             'GetCareJournalDigest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCareJournalDigest,
@@ -196,6 +265,114 @@ class CareService:
             '/yidi.settlement.v1.CareService/BatchGet',
             yidi_dot_settlement_dot_v1_dot_care__pb2.BatchGetRequest.SerializeToString,
             yidi_dot_settlement_dot_v1_dot_care__pb2.BatchGetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.CareService/BatchCancel',
+            yidi_dot_settlement_dot_v1_dot_care__pb2.BatchCancelRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_care__pb2.BatchCancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowSettlement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.CareService/ShowSettlement',
+            yidi_dot_settlement_dot_v1_dot_care__pb2.ShowSettlementRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_care__pb2.ShowSettlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInDoubt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.CareService/ListInDoubt',
+            yidi_dot_settlement_dot_v1_dot_care__pb2.ListInDoubtRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_care__pb2.ListInDoubtResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckCareInvariants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.CareService/CheckCareInvariants',
+            yidi_dot_settlement_dot_v1_dot_care__pb2.CheckCareInvariantsRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_care__pb2.CheckCareInvariantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,16 @@ class CareServiceStub:
     """Writes what came of each exchange, a compare-and-set on the state; the loser gets the row there is."""
     BatchGet: _aio.UnaryUnaryMultiCallable[_care_pb2.BatchGetRequest, _care_pb2.BatchGetResponse]
     """Reads journal rows by settlement id, by request id or by bill."""
+    BatchCancel: _aio.UnaryUnaryMultiCallable[_care_pb2.BatchCancelRequest, _care_pb2.BatchCancelResponse]
+    """Asks that open settlements be cancelled: recovery makes them final and undoes what stands."""
+    ShowSettlement: _aio.UnaryUnaryMultiCallable[_care_pb2.ShowSettlementRequest, _care_pb2.ShowSettlementResponse]
+    """One settlement with all that the care place knows of it, for the operator."""
+    ListInDoubt: _aio.UnaryUnaryMultiCallable[_care_pb2.ListInDoubtRequest, _care_pb2.ListInDoubtResponse]
+    """Settlements whose outcome is not known, oldest first, for the operator."""
+    CheckCareInvariants: _aio.UnaryUnaryMultiCallable[_care_pb2.CheckCareInvariantsRequest, _care_pb2.CheckCareInvariantsResponse]
+    """Looks for what should be impossible at the care place: rows open for too long, claims that do not
+    match their row.
+    """
     GetCareJournalDigest: _aio.UnaryUnaryMultiCallable[_care_pb2.GetCareJournalDigestRequest, _care_pb2.GetCareJournalDigestResponse]
     """One day of one pair of sites in the care place's journal."""
 
@@ -55,6 +65,40 @@ class CareServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_care_pb2.BatchGetRequest, _abc.Awaitable[_care_pb2.BatchGetResponse]],
     ) -> _abc.Awaitable[_care_pb2.BatchGetResponse]:
         """Reads journal rows by settlement id, by request id or by bill."""
+
+    @_abc_1.abstractmethod
+    def BatchCancel(
+        self,
+        request: _care_pb2.BatchCancelRequest,
+        context: _aio.ServicerContext[_care_pb2.BatchCancelRequest, _abc.Awaitable[_care_pb2.BatchCancelResponse]],
+    ) -> _abc.Awaitable[_care_pb2.BatchCancelResponse]:
+        """Asks that open settlements be cancelled: recovery makes them final and undoes what stands."""
+
+    @_abc_1.abstractmethod
+    def ShowSettlement(
+        self,
+        request: _care_pb2.ShowSettlementRequest,
+        context: _aio.ServicerContext[_care_pb2.ShowSettlementRequest, _abc.Awaitable[_care_pb2.ShowSettlementResponse]],
+    ) -> _abc.Awaitable[_care_pb2.ShowSettlementResponse]:
+        """One settlement with all that the care place knows of it, for the operator."""
+
+    @_abc_1.abstractmethod
+    def ListInDoubt(
+        self,
+        request: _care_pb2.ListInDoubtRequest,
+        context: _aio.ServicerContext[_care_pb2.ListInDoubtRequest, _abc.Awaitable[_care_pb2.ListInDoubtResponse]],
+    ) -> _abc.Awaitable[_care_pb2.ListInDoubtResponse]:
+        """Settlements whose outcome is not known, oldest first, for the operator."""
+
+    @_abc_1.abstractmethod
+    def CheckCareInvariants(
+        self,
+        request: _care_pb2.CheckCareInvariantsRequest,
+        context: _aio.ServicerContext[_care_pb2.CheckCareInvariantsRequest, _abc.Awaitable[_care_pb2.CheckCareInvariantsResponse]],
+    ) -> _abc.Awaitable[_care_pb2.CheckCareInvariantsResponse]:
+        """Looks for what should be impossible at the care place: rows open for too long, claims that do not
+        match their row.
+        """
 
     @_abc_1.abstractmethod
     def GetCareJournalDigest(

@@ -7,7 +7,10 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from yidi.common.v1 import envelope_pb2 as _envelope_pb2
+from yidi.common.v1 import types_pb2 as _types_pb2
+from yidi.policy.v1 import policy_pb2 as _policy_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -76,22 +79,30 @@ class GetInsuredJournalDigestRequest(_message.Message):
     BUSINESS_DAY_FIELD_NUMBER: _builtins.int
     CARE_SITE_FIELD_NUMBER: _builtins.int
     INSURED_SITE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    HOUR_FIELD_NUMBER: _builtins.int
     business_day: _builtins.str
     """Business day, ISO."""
     care_site: _builtins.str
     """Site of the care place."""
     insured_site: _builtins.str
     """Site of the insured place."""
+    detail: _envelope_pb2.JournalDetail.ValueType
+    """How deep to look."""
+    hour: _builtins.int
+    """With detail ENTRIES: the hour, as HourDigest names it."""
     def __init__(
         self,
         *,
         business_day: _builtins.str = ...,
         care_site: _builtins.str = ...,
         insured_site: _builtins.str = ...,
+        detail: _envelope_pb2.JournalDetail.ValueType = ...,
+        hour: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_day", b"business_day", "care_site", b"care_site", "insured_site", b"insured_site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_day", b"business_day", "care_site", b"care_site", "detail", b"detail", "hour", b"hour", "insured_site", b"insured_site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,3 +131,262 @@ class GetInsuredJournalDigestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetInsuredJournalDigestResponse: _TypeAlias = GetInsuredJournalDigestResponse  # noqa: Y015
+
+@_typing.final
+class BatchResolveRequest(_message.Message):
+    """Up to 256 settlement ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_envelope_pb2.ResolveItem]:
+        """Each answered by its id."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[_envelope_pb2.ResolveItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResolveRequest: _TypeAlias = BatchResolveRequest  # noqa: Y015
+
+@_typing.final
+class BatchResolveResponse(_message.Message):
+    """Results in any order; a missing id is unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_envelope_pb2.ExchangeResult]:
+        """One per item."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_envelope_pb2.ExchangeResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResolveResponse: _TypeAlias = BatchResolveResponse  # noqa: Y015
+
+@_typing.final
+class BatchPostExternalRequest(_message.Message):
+    """Up to 256 postings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExternalItem]:
+        """Each answered by its id."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___ExternalItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchPostExternalRequest: _TypeAlias = BatchPostExternalRequest  # noqa: Y015
+
+@_typing.final
+class ExternalItem(_message.Message):
+    """What a person has used before or elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INSURED_AREA_FIELD_NUMBER: _builtins.int
+    INSURANCE_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    DELTAS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_DELTA_FEN_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The posting's id, UUID of the source."""
+    insured_area: _builtins.str
+    """Pooling area."""
+    insurance: _types_pb2.InsuranceType.ValueType
+    """险种类型 (insutype)."""
+    person_id: _builtins.str
+    """The person."""
+    account_id: _builtins.str
+    """The account whose balance changes, or empty."""
+    account_delta_fen: _builtins.int
+    """Signed change of the account's balance, fen."""
+    source: _builtins.str
+    """Where it comes from: the system or the manual claim."""
+    @_builtins.property
+    def deltas(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Accumulator]:
+        """Signed deltas, one per benefit period."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        insured_area: _builtins.str = ...,
+        insurance: _types_pb2.InsuranceType.ValueType = ...,
+        person_id: _builtins.str = ...,
+        deltas: _abc.Iterable[_policy_pb2.Accumulator] | None = ...,
+        account_id: _builtins.str = ...,
+        account_delta_fen: _builtins.int = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_delta_fen", b"account_delta_fen", "account_id", b"account_id", "deltas", b"deltas", "id", b"id", "insurance", b"insurance", "insured_area", b"insured_area", "person_id", b"person_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExternalItem: _TypeAlias = ExternalItem  # noqa: Y015
+
+@_typing.final
+class BatchPostExternalResponse(_message.Message):
+    """Results in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExternalResult]:
+        """One per item."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ExternalResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchPostExternalResponse: _TypeAlias = BatchPostExternalResponse  # noqa: Y015
+
+@_typing.final
+class ExternalResult(_message.Message):
+    """Result of one posting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    POSTED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The item's id."""
+    posted: _builtins.bool
+    """Whether it is posted, now or before."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """EXTERNAL_CONFLICT and others."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        posted: _builtins.bool = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "posted", b"posted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExternalResult: _TypeAlias = ExternalResult  # noqa: Y015
+
+@_typing.final
+class CheckInsuredInvariantsRequest(_message.Message):
+    """Asks for the invariants of the insured side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckInsuredInvariantsRequest: _TypeAlias = CheckInsuredInvariantsRequest  # noqa: Y015
+
+@_typing.final
+class CheckInsuredInvariantsResponse(_message.Message):
+    """What was checked and found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCUMULATORS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    BREACHES_FIELD_NUMBER: _builtins.int
+    accumulators: _builtins.int
+    """Accumulator rows checked."""
+    accounts: _builtins.int
+    """Account rows checked."""
+    @_builtins.property
+    def breaches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breach]:
+        """What should be impossible."""
+
+    def __init__(
+        self,
+        *,
+        accumulators: _builtins.int = ...,
+        accounts: _builtins.int = ...,
+        breaches: _abc.Iterable[Global___Breach] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "accumulators", b"accumulators", "breaches", b"breaches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckInsuredInvariantsResponse: _TypeAlias = CheckInsuredInvariantsResponse  # noqa: Y015
+
+@_typing.final
+class Breach(_message.Message):
+    """Something that should be impossible: an alarm, never a refusal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVARIANT_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    invariant: _builtins.str
+    """Which invariant."""
+    subject: _builtins.str
+    """The row: a key or a settlement id."""
+    text: _builtins.str
+    """What it should be and what it is, plain Chinese."""
+    def __init__(
+        self,
+        *,
+        invariant: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invariant", b"invariant", "subject", b"subject", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breach: _TypeAlias = Breach  # noqa: Y015

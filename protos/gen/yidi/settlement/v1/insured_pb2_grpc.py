@@ -40,6 +40,21 @@ class InsuredServiceStub:
                 request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchExchangeRequest.SerializeToString,
                 response_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchExchangeResponse.FromString,
                 _registered_method=True)
+        self.BatchResolve = channel.unary_unary(
+                '/yidi.settlement.v1.InsuredService/BatchResolve',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchResolveRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchResolveResponse.FromString,
+                _registered_method=True)
+        self.BatchPostExternal = channel.unary_unary(
+                '/yidi.settlement.v1.InsuredService/BatchPostExternal',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchPostExternalRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchPostExternalResponse.FromString,
+                _registered_method=True)
+        self.CheckInsuredInvariants = channel.unary_unary(
+                '/yidi.settlement.v1.InsuredService/CheckInsuredInvariants',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.CheckInsuredInvariantsRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.CheckInsuredInvariantsResponse.FromString,
+                _registered_method=True)
         self.GetInsuredJournalDigest = channel.unary_unary(
                 '/yidi.settlement.v1.InsuredService/GetInsuredJournalDigest',
                 request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.GetInsuredJournalDigestRequest.SerializeToString,
@@ -53,6 +68,29 @@ class InsuredServiceServicer:
 
     def BatchExchange(self, request, context):
         """Computes quotes and decides settlements, each id once and for ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchResolve(self, request, context):
+        """Says what became of settlement ids, or makes them final by a tombstone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchPostExternal(self, request, context):
+        """Posts opening values and costs settled elsewhere as delta rows with their own id and source.
+        The item's id is the request id: a repetition changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckInsuredInvariants(self, request, context):
+        """Looks for what should be impossible: accumulators that are not the sum of their deltas, accounts
+        likewise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +110,21 @@ def add_InsuredServiceServicer_to_server(servicer, server):
                     servicer.BatchExchange,
                     request_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchExchangeRequest.FromString,
                     response_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchExchangeResponse.SerializeToString,
+            ),
+            'BatchResolve': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchResolve,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchResolveRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchResolveResponse.SerializeToString,
+            ),
+            'BatchPostExternal': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchPostExternal,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchPostExternalRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchPostExternalResponse.SerializeToString,
+            ),
+            'CheckInsuredInvariants': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckInsuredInvariants,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.CheckInsuredInvariantsRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.CheckInsuredInvariantsResponse.SerializeToString,
             ),
             'GetInsuredJournalDigest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInsuredJournalDigest,
@@ -107,6 +160,87 @@ class InsuredService:
             '/yidi.settlement.v1.InsuredService/BatchExchange',
             yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchExchangeRequest.SerializeToString,
             yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchExchangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchResolve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.InsuredService/BatchResolve',
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchResolveRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchResolveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchPostExternal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.InsuredService/BatchPostExternal',
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchPostExternalRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchPostExternalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckInsuredInvariants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.InsuredService/CheckInsuredInvariants',
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.CheckInsuredInvariantsRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.CheckInsuredInvariantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

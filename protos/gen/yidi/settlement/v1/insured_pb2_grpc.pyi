@@ -18,6 +18,16 @@ class InsuredServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     BatchExchange: _aio.UnaryUnaryMultiCallable[_insured_pb2.BatchExchangeRequest, _insured_pb2.BatchExchangeResponse]
     """Computes quotes and decides settlements, each id once and for ever."""
+    BatchResolve: _aio.UnaryUnaryMultiCallable[_insured_pb2.BatchResolveRequest, _insured_pb2.BatchResolveResponse]
+    """Says what became of settlement ids, or makes them final by a tombstone."""
+    BatchPostExternal: _aio.UnaryUnaryMultiCallable[_insured_pb2.BatchPostExternalRequest, _insured_pb2.BatchPostExternalResponse]
+    """Posts opening values and costs settled elsewhere as delta rows with their own id and source.
+    The item's id is the request id: a repetition changes nothing.
+    """
+    CheckInsuredInvariants: _aio.UnaryUnaryMultiCallable[_insured_pb2.CheckInsuredInvariantsRequest, _insured_pb2.CheckInsuredInvariantsResponse]
+    """Looks for what should be impossible: accumulators that are not the sum of their deltas, accounts
+    likewise.
+    """
     GetInsuredJournalDigest: _aio.UnaryUnaryMultiCallable[_insured_pb2.GetInsuredJournalDigestRequest, _insured_pb2.GetInsuredJournalDigestResponse]
     """One day of one pair of sites in the insured place's journal."""
 
@@ -31,6 +41,34 @@ class InsuredServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_insured_pb2.BatchExchangeRequest, _abc.Awaitable[_insured_pb2.BatchExchangeResponse]],
     ) -> _abc.Awaitable[_insured_pb2.BatchExchangeResponse]:
         """Computes quotes and decides settlements, each id once and for ever."""
+
+    @_abc_1.abstractmethod
+    def BatchResolve(
+        self,
+        request: _insured_pb2.BatchResolveRequest,
+        context: _aio.ServicerContext[_insured_pb2.BatchResolveRequest, _abc.Awaitable[_insured_pb2.BatchResolveResponse]],
+    ) -> _abc.Awaitable[_insured_pb2.BatchResolveResponse]:
+        """Says what became of settlement ids, or makes them final by a tombstone."""
+
+    @_abc_1.abstractmethod
+    def BatchPostExternal(
+        self,
+        request: _insured_pb2.BatchPostExternalRequest,
+        context: _aio.ServicerContext[_insured_pb2.BatchPostExternalRequest, _abc.Awaitable[_insured_pb2.BatchPostExternalResponse]],
+    ) -> _abc.Awaitable[_insured_pb2.BatchPostExternalResponse]:
+        """Posts opening values and costs settled elsewhere as delta rows with their own id and source.
+        The item's id is the request id: a repetition changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckInsuredInvariants(
+        self,
+        request: _insured_pb2.CheckInsuredInvariantsRequest,
+        context: _aio.ServicerContext[_insured_pb2.CheckInsuredInvariantsRequest, _abc.Awaitable[_insured_pb2.CheckInsuredInvariantsResponse]],
+    ) -> _abc.Awaitable[_insured_pb2.CheckInsuredInvariantsResponse]:
+        """Looks for what should be impossible: accumulators that are not the sum of their deltas, accounts
+        likewise.
+        """
 
     @_abc_1.abstractmethod
     def GetInsuredJournalDigest(

@@ -106,6 +106,38 @@ class ExchangePayload(_message.Message):
 Global___ExchangePayload: _TypeAlias = ExchangePayload  # noqa: Y015
 
 @_typing.final
+class UndoPayload(_message.Message):
+    """The business content of a reversal or refund. Its amounts are the negation of the stored original."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNDOES_FIELD_NUMBER: _builtins.int
+    BILL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    undoes: _builtins.str
+    """The settlement to undo."""
+    reason: _builtins.str
+    """退费原因, for the audit."""
+    @_builtins.property
+    def bill(self) -> _visit_pb2.BillReference:
+        """The bill of the original."""
+
+    def __init__(
+        self,
+        *,
+        undoes: _builtins.str = ...,
+        bill: _visit_pb2.BillReference | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "reason", b"reason", "undoes", b"undoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoPayload: _TypeAlias = UndoPayload  # noqa: Y015
+
+@_typing.final
 class Expected(_message.Message):
     """What the patient was told by a quote. The insured place compares before it writes."""
 

@@ -1,37 +1,47 @@
-"""The composition root: what each role of a site is made of, and nothing else."""
+"""How the roles of a province are built."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from random import SystemRandom
 
-from gateway.frontdoor.orchestrating import CareQueues, Exchange, Orchestrator
+from gateway.frontdoor.orchestrating import Orchestrator
 from gateway.frontdoor.preparing import Preparing
+from gateway.frontdoor.queues import CareQueues, ExchangeQueues
 from gateway.frontdoor.service import InstitutionServicer
-from gateway.relay import store as relay_store
-from gateway.relay.forwarding import Destination, Forwarder
-from gateway.relay.service import NationServicer, RelayServicer
-from infra.runtime.coalesce import Bounds, Coalescer
+from gateway.frontdoor.undoing import Undoing
+from gateway.relay.destinations import Destination, relay_destination
+from gateway.relay.service import RelayServicer
+from infra.cli.roles.shared import (
+    CONNECT_SECONDS,
+    DIRECTORY_SECONDS,
+    exchange_client,
+    failing,
+    forwarder_of,
+    keyed,
+)
+from infra.runtime.breaker import Breaker
 from infra.runtime.config import NATION, Settings, SettingsError
-from infra.runtime.directory import Directory, DirectoryFollower, site_message
+from infra.runtime.directory import Directory, DirectoryFollower
+from infra.runtime.failpoints import Place
 from infra.runtime.links import Channel, RemoteChannel, stub
-from infra.runtime.schema import Schema
 from infra.runtime.server import Builder, Runtime, Service
-from services.catalog import store as catalog_store
 from services.catalog.service import CatalogService
-from services.enrollment import store as enrollment_store
 from services.enrollment.service import EnrollmentService
-from services.filing import store as filing_store
 from services.filing.area_rules import load_area_rules
 from services.filing.service import FilingService
-from services.policy import store as policy_store
 from services.policy.service import PolicyService
-from services.settlement import store as settlement_store
 from services.settlement.deciding import Decider
+from services.settlement.recovering import Recovery
+from services.settlement.resolving import Resolver
 from services.settlement.service import CareServicer, InsuredServicer
 from services.settlement.store.care import CareStore
+from services.settlement.store.external import ExternalStore
 from services.settlement.store.insured import InsuredStore
+from services.settlement.store.operating import OperatingStore
+from services.settlement.store.recovery import RecoveryStore
+from services.settlement.store.resolution import ResolutionStore
+from services.settlement.undoing import Undoer
 from yidi.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
@@ -41,40 +51,8 @@ from yidi.policy.v1 import policy_pb2, policy_pb2_grpc
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
 
-DIRECTORY_SECONDS = 5.0
-"""How long a starting process waits for the first directory before it serves without."""
-CONNECT_SECONDS = 1.0
-"""How long a relay tries to reach the next hop before it says that it is not there."""
-Item = TypeVar("Item", bound=object)
-Result = TypeVar("Result", bound=object)
 
-
-def schemas(settings: Settings) -> list[Schema]:
-    """The schemas that a site has."""
-    if settings.is_nation:
-        return [relay_store.SCHEMA]
-    return [
-        enrollment_store.SCHEMA,
-        filing_store.SCHEMA,
-        policy_store.SCHEMA,
-        catalog_store.SCHEMA,
-        settlement_store.SCHEMA,
-    ]
-
-
-def builders(settings: Settings, roles: Iterable[str]) -> dict[str, Sequence[Builder]]:
-    """How to build each of `roles` for one process of the site."""
-    known = {"relay": [_nation_relay]} if settings.is_nation else _Province(settings).roles()
-    unknown = [role for role in roles if role not in known]
-    if unknown:
-        raise SettingsError(
-            f"roles: site {settings.site.code} has no role {', '.join(unknown)}; "
-            f"it has {', '.join(known)}"
-        )
-    return {role: known[role] for role in roles}
-
-
-class _Province:
+class Province:
     """Builds the roles of a province; those of one process share one directory."""
 
     def __init__(self, settings: Settings) -> None:
@@ -166,15 +144,33 @@ class _Province:
         return Service(catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"], servicer)
 
     async def _care(self, runtime: Runtime) -> Service:
+        database = await runtime.database("settlement")
+        failpoints = runtime.failpoints
+        store = CareStore(database, failpoints)
+        recovery_store = RecoveryStore(database, failpoints)
+        recovery = Recovery(
+            care=store,
+            store=recovery_store,
+            exchange=exchange_client(runtime, "settlement"),
+            clock=runtime.clock,
+            random=SystemRandom().random,
+        )
+        if runtime.settings.limits.recover:
+            runtime.stack.push_async_callback(recovery.stop)
+            recovery.start()
         servicer = CareServicer(
             site=runtime.settings.site.code,
-            store=CareStore(await runtime.database("settlement")),
+            store=store,
+            recovery=recovery_store,
+            operating=OperatingStore(database),
             clock=runtime.clock,
         )
         return Service(care_pb2.DESCRIPTOR.services_by_name["CareService"], servicer)
 
     async def _insured(self, runtime: Runtime) -> Service:
-        store = InsuredStore(await runtime.database("settlement"))
+        database = await runtime.database("settlement")
+        store = InsuredStore(database, runtime.failpoints)
+        resolution = ResolutionStore(database, runtime.failpoints)
         decider = Decider(
             store=store,
             enrollment=stub(
@@ -187,30 +183,22 @@ class _Province:
             clock=runtime.clock,
             call_seconds=runtime.local_seconds,
         )
-        servicer = InsuredServicer(store=store, decider=decider)
+        servicer = InsuredServicer(
+            store=store,
+            external=ExternalStore(database),
+            decider=decider,
+            undoer=Undoer(store=store, resolution=resolution, clock=runtime.clock),
+            resolver=Resolver(store=resolution, clock=runtime.clock),
+            directory=await self.directory(runtime, "settlement"),
+            clock=runtime.clock,
+        )
         return Service(insured_pb2.DESCRIPTOR.services_by_name["InsuredService"], servicer)
 
     async def _gateway(self, runtime: Runtime) -> Service:
         directory = await self.directory(runtime, "gateway")
         catalog = stub(catalog_pb2_grpc.CatalogServiceStub, runtime.channel("gateway", "catalog"))
         care = stub(care_pb2_grpc.CareServiceStub, runtime.channel("gateway", "settlement"))
-        insured = stub(
-            insured_pb2_grpc.InsuredServiceStub, runtime.channel("gateway", "settlement")
-        )
-        relay = stub(relay_pb2_grpc.RelayServiceStub, runtime.channel("gateway", "relay"))
         seconds = runtime.local_seconds
-
-        async def inside(
-            envelopes: Sequence[envelope_pb2.Envelope], deadline_s: float
-        ) -> Sequence[envelope_pb2.ExchangeResult]:
-            request = insured_pb2.BatchExchangeRequest(items=envelopes)
-            return (await insured.BatchExchange(request, timeout=deadline_s)).results
-
-        async def across(
-            envelopes: Sequence[envelope_pb2.Envelope], deadline_s: float
-        ) -> Sequence[envelope_pb2.ExchangeResult]:
-            request = relay_pb2.BatchExchangeRequest(items=envelopes)
-            return (await relay.BatchExchange(request, timeout=deadline_s)).results
 
         async def split(
             request: list[catalog_pb2.SplitFeesItem],
@@ -230,26 +218,36 @@ class _Province:
             batch = care_pb2.BatchGetRequest(items=items)
             return (await care.BatchGet(batch, timeout=seconds)).results
 
-        bounds = runtime.bounds
-        exchanges: tuple[Exchange, Exchange] = (inside, across)
+        async def cancels(items: list[care_pb2.CancelItem]) -> Sequence[care_pb2.CloseResult]:
+            batch = care_pb2.BatchCancelRequest(items=items)
+            return (await care.BatchCancel(batch, timeout=seconds)).results
+
+        bounds, limits = runtime.bounds, runtime.settings.limits
+        preparing = Preparing(clock=runtime.clock, directory=directory, split=keyed(split, bounds))
         orchestrator = Orchestrator(
             clock=runtime.clock,
-            limits=runtime.settings.limits,
-            bounds=runtime.exchange_bounds,
-            preparing=Preparing(
-                clock=runtime.clock, directory=directory, split=_keyed(split, bounds)
-            ),
+            limits=limits,
+            preparing=preparing,
             care=CareQueues(
-                opens=_keyed(opens, bounds),
-                closes=_keyed(closes, bounds),
-                gets=_keyed(gets, bounds),
+                opens=keyed(opens, bounds),
+                closes=keyed(closes, bounds),
+                gets=keyed(gets, bounds),
+                cancels=keyed(cancels, bounds),
             ),
-            inside=exchanges[0],
-            across=exchanges[1],
+            exchanges=ExchangeQueues(
+                client=exchange_client(runtime, "gateway"),
+                bounds=runtime.exchange_bounds,
+                margin_ms=limits.hop_margin_ms,
+                breaker=runtime.breaker_limits,
+            ),
+            failpoints=runtime.failpoints,
         )
         return Service(
             gateway_pb2.DESCRIPTOR.services_by_name["InstitutionService"],
-            InstitutionServicer(orchestrator),
+            InstitutionServicer(
+                orchestrator=orchestrator,
+                undoing=Undoing(orchestrator=orchestrator, preparing=preparing),
+            ),
             drain=orchestrator.drain,
         )
 
@@ -259,17 +257,17 @@ class _Province:
         nation = stub(relay_pb2_grpc.RelayServiceStub, nation_channel)
         insured = stub(insured_pb2_grpc.InsuredServiceStub, runtime.channel("relay", "settlement"))
 
-        async def to_nation(
-            envelopes: Sequence[envelope_pb2.Envelope], deadline_s: float
-        ) -> Sequence[envelope_pb2.ExchangeResult]:
-            request = relay_pb2.BatchExchangeRequest(items=envelopes)
-            return (await nation.BatchExchange(request, timeout=deadline_s)).results
-
         async def to_settlement(
             envelopes: Sequence[envelope_pb2.Envelope], deadline_s: float
         ) -> Sequence[envelope_pb2.ExchangeResult]:
             request = insured_pb2.BatchExchangeRequest(items=envelopes)
             return (await insured.BatchExchange(request, timeout=deadline_s)).results
+
+        async def ask_settlement(
+            items: Sequence[envelope_pb2.ResolveItem], deadline_s: float
+        ) -> Sequence[envelope_pb2.ExchangeResult]:
+            request = insured_pb2.BatchResolveRequest(items=items)
+            return (await insured.BatchResolve(request, timeout=deadline_s)).results
 
         async def nation_connected() -> bool:
             return await nation_channel.connected(CONNECT_SECONDS)
@@ -277,19 +275,35 @@ class _Province:
         async def inside() -> bool:
             return True
 
-        def outward(site: str) -> Destination:
-            return Destination(site, "国家平台", to_nation, nation_connected)
+        breaker = Breaker(runtime.breaker_limits)
 
-        outward_forwarder = _forwarder(runtime, types_pb2.HOP_UNSPECIFIED)
-        inward_forwarder = _forwarder(runtime, types_pb2.HOP_INSURED)
+        def outward(site: str) -> Destination:
+            nation_hop = relay_destination(
+                site, "国家平台", nation, nation_connected, breaker, passes_on=True
+            )
+            return failing(runtime, nation_hop, Place.RELAY_NATION_BEFORE, Place.RELAY_NATION_AFTER)
+
+        outward_forwarder = forwarder_of(runtime, types_pb2.HOP_UNSPECIFIED)
+        inward_forwarder = forwarder_of(runtime, types_pb2.HOP_INSURED)
+        own = runtime.settings.site
         servicer = RelayServicer(
-            site=runtime.settings.site.code,
+            site=own.code,
             directory=directory,
             outward_forwarder=outward_forwarder,
             inward_forwarder=inward_forwarder,
             outward=outward,
-            inward=Destination(
-                runtime.settings.site.code, runtime.settings.site.name, to_settlement, inside
+            inward=failing(
+                runtime,
+                Destination(
+                    own.code,
+                    own.name,
+                    to_settlement,
+                    ask_settlement,
+                    inside,
+                    Breaker(runtime.breaker_limits),
+                ),
+                Place.RELAY_INSURED_BEFORE,
+                Place.RELAY_INSURED_AFTER,
             ),
         )
 
@@ -298,80 +312,6 @@ class _Province:
             await inward_forwarder.drain()
 
         return Service(relay_pb2.DESCRIPTOR.services_by_name["RelayService"], servicer, drain=drain)
-
-
-async def _nation_relay(runtime: Runtime) -> Service:
-    store = relay_store.NationStore(await runtime.database("relay"))
-    neighbours = runtime.settings.neighbours
-    sites = [
-        site_message(n.code, n.name, n.areas, (n.min_revision, n.max_revision)) for n in neighbours
-    ]
-    content = b"".join(site.SerializeToString(deterministic=True) for site in sites)
-    directory = relay_pb2.GetDirectoryResponse(
-        # Another content is another revision, also after a restart.
-        revision=int.from_bytes(hashlib.sha256(content).digest()[:6]) + 1,
-        sites=sites,
-    )
-    destinations: dict[str, Destination] = {}
-    for neighbour in neighbours:
-        channel = runtime.edge_channel(neighbour.code, neighbour.edge)
-        destinations[neighbour.code] = _site_destination(neighbour.code, neighbour.name, channel)
-    forwarder = _forwarder(runtime, types_pb2.HOP_NATION, store)
-    servicer = NationServicer(
-        clock=runtime.clock,
-        directory=directory,
-        forwarder=forwarder,
-        sites=destinations,
-        store=store,
-    )
-    return Service(
-        relay_pb2.DESCRIPTOR.services_by_name["RelayService"], servicer, drain=forwarder.drain
-    )
-
-
-def _site_destination(code: str, name: str, channel: RemoteChannel) -> Destination:
-    relay = stub(relay_pb2_grpc.RelayServiceStub, channel)
-
-    async def send(
-        envelopes: Sequence[envelope_pb2.Envelope], deadline_s: float
-    ) -> Sequence[envelope_pb2.ExchangeResult]:
-        request = relay_pb2.BatchExchangeRequest(items=envelopes)
-        return (await relay.BatchExchange(request, timeout=deadline_s)).results
-
-    async def connected() -> bool:
-        return await channel.connected(CONNECT_SECONDS)
-
-    return Destination(code, name, send, connected)
-
-
-def _forwarder(
-    runtime: Runtime,
-    hop: types_pb2.Hop.ValueType,
-    journal: relay_store.NationStore | None = None,
-) -> Forwarder:
-    return Forwarder(
-        clock=runtime.clock,
-        bounds=runtime.exchange_bounds,
-        margin_ms=runtime.settings.limits.hop_margin_ms,
-        hop=hop,
-        journal=journal,
-    )
-
-
-def _keyed(
-    call: Callable[[list[Item]], Awaitable[Sequence[Result]]], bounds: Bounds
-) -> Coalescer[Item, Result]:
-    """A coalescer for a batch method whose items and results carry `id`."""
-
-    async def send(items: list[Item]) -> Mapping[str, Result]:
-        return {result.id: result for result in await call(items)}  # type: ignore[attr-defined]
-
-    return Coalescer(
-        send,
-        key=lambda item: item.id,  # type: ignore[attr-defined]
-        size=lambda item: item.ByteSize(),  # type: ignore[attr-defined]
-        bounds=bounds,
-    )
 
 
 class _Names(Mapping[str, str]):

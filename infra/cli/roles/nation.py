@@ -1,0 +1,63 @@
+"""How the nation's relay is built."""
+
+from __future__ import annotations
+
+from gateway.relay import store as relay_store
+from gateway.relay.destinations import Destination, relay_destination
+from gateway.relay.journaling import Journaling
+from gateway.relay.listing import Listing
+from gateway.relay.service import NationServicer
+from infra.cli.roles.shared import CONNECT_SECONDS, failing, forwarder_of
+from infra.runtime.breaker import Breaker
+from infra.runtime.config import Neighbour
+from infra.runtime.directory import site_message
+from infra.runtime.failpoints import Place
+from infra.runtime.links import stub
+from infra.runtime.server import Runtime, Service
+from yidi.common.v1 import types_pb2
+from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
+
+
+async def nation_relay(runtime: Runtime) -> Service:
+    store = relay_store.NationStore(await runtime.database("relay"), runtime.failpoints)
+    neighbours = runtime.settings.neighbours
+    listing = Listing(
+        sites=[
+            site_message(n.code, n.name, n.areas, (n.min_revision, n.max_revision))
+            for n in neighbours
+        ],
+        store=store,
+        clock=runtime.clock,
+        every_ms=runtime.settings.limits.directory_poll_ms,
+    )
+    await listing.refresh()
+    runtime.stack.push_async_callback(listing.stop)
+    listing.start()
+    forwarder = forwarder_of(
+        runtime, types_pb2.HOP_NATION, Journaling(store=store, clock=runtime.clock)
+    )
+    servicer = NationServicer(
+        listing=listing,
+        forwarder=forwarder,
+        sites={n.code: _province(runtime, n) for n in neighbours},
+        store=store,
+    )
+    return Service(
+        relay_pb2.DESCRIPTOR.services_by_name["RelayService"], servicer, drain=forwarder.drain
+    )
+
+
+def _province(runtime: Runtime, neighbour: Neighbour) -> Destination:
+    channel = runtime.edge_channel(neighbour.code, neighbour.edge)
+
+    async def connected() -> bool:
+        return await channel.connected(CONNECT_SECONDS)
+
+    province = relay_destination(
+        neighbour.code,
+        neighbour.name,
+        stub(relay_pb2_grpc.RelayServiceStub, channel),
+        connected,
+        Breaker(runtime.breaker_limits),
+    )
+    return failing(runtime, province, Place.NATION_RELAY_BEFORE, Place.NATION_RELAY_AFTER)

@@ -1,0 +1,287 @@
+"""The operator's commands and the undo, on a running network."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+SAMPLES = Path(__file__).parents[2] / "infra" / "local" / "samples"
+AS = ("--as", "institution/H11010100001")
+_numbers = count(1)
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> Path:
+    """An outpatient visit to 北京 insured in 广东, with a request id and a bill of its own."""
+    return new_visit(tmp_path)
+
+
+def new_visit(folder: Path) -> Path:
+    request = json.loads((SAMPLES / "outpatient_beijing.json").read_text("utf-8"))
+    number = f"{folder.name}-{next(_numbers)}"
+    request["requestId"] = f"test-{number}"
+    request["bill"]["reference"]["visitId"] = number
+    file = folder / f"visit-{number}.json"
+    file.write_text(json.dumps(request), encoding="utf-8")
+    return file
+
+
+def settle(yidi: Any, visit: Path) -> str:
+    ran = yidi("settle", "--file", str(visit), "--json")
+    assert ran.returncode == 0, ran.stderr
+    return str(json.loads(ran.stdout)["settlementId"])
+
+
+def told(ran: Any, code: int = 0) -> Any:
+    assert ran.returncode == code, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def shown(yidi: Any, settlement_id: str) -> Any:
+    return told(yidi("settlement", "show", settlement_id, "--json"))
+
+
+def final(yidi: Any, settlement_id: str, *, undone: bool = False) -> Any:
+    """What is shown once recovery is done: asked again until then, for at most 15 s."""
+    until = datetime.now(UTC) + timedelta(seconds=15)
+    while True:
+        facts = shown(yidi, settlement_id)
+        done = facts["state"] == "completed" and (
+            not undone or facts["sentence"].startswith("已由冲正")
+        )
+        if done or datetime.now(UTC) > until:
+            return facts
+
+
+def test_show_says_who_has_a_settlement_and_every_hop(yidi: Any, visit: Path) -> None:
+    """Issue: `yidi settlement show ID` with every hop (site, role, duration, outcome, reason)."""
+    settlement_id = settle(yidi, visit)
+    facts = shown(yidi, settlement_id)
+    assert facts["state"] == "completed"
+    assert facts["journals"] == {"care": True, "nation": True, "insured": True}
+    assert facts["sentence"] == "已完成，三方账本均已记录。"
+    assert {(hop["site"], hop["role"]) for hop in facts["hops"]} >= {
+        ("110000", "catalog"),
+        ("110000", "settlement"),
+        ("100000", "relay"),
+        ("440000", "policy"),
+        ("440000", "settlement"),
+    }
+    assert all(hop["duration_ms"] > 0 for hop in facts["hops"] if hop["hop"] != "care_close")
+    assert [entry["action"] for entry in facts["trail"]] == ["open", "COMPLETED"]
+    words = yidi("settlement", "show", settlement_id, "--site", "110000").stdout
+    assert "三方账本均已记录" in words
+    assert "参保地入账" in words
+
+
+def test_show_of_an_unknown_or_malformed_id_is_a_refusal(yidi: Any) -> None:
+    missing = yidi("settlement", "show", str(uuid4()))
+    assert missing.returncode == 1
+    assert "SETTLEMENT_NOT_FOUND" in missing.stderr
+    assert "MESSAGE_INVALID" in yidi("settlement", "show", "nonsense").stderr
+    assert yidi("settlement", "show", str(uuid4()), "--site", "310000").returncode == 2
+
+
+def test_in_doubt_is_listed_shown_and_recovered(yidi: Any, visit: Path, answers_lost: Any) -> None:
+    """PROTOCOL §10 line 6: decided, the answer lost before the nation."""
+    with answers_lost():
+        ran = yidi("settle", "--file", str(visit))
+        assert ran.returncode == 1
+        assert "OUTCOME_PENDING" in ran.stderr
+        listed = told(yidi("settlement", "in-doubt", "--json"))
+        assert listed["total"] == 1
+        (row,) = listed["settlements"]
+        assert (row["care_site"], row["insured_site"]) == ("110000", "440000")
+        assert row["age_s"] > 0
+        words = yidi("settlement", "in-doubt", columns=120).stdout
+        assert row["settlement_id"] in words
+        facts = shown(yidi, row["settlement_id"])
+    assert facts["state"] == "in_doubt"
+    assert facts["journals"] == {"care": False, "nation": False, "insured": True}
+    assert facts["sentence"].startswith("结果待确认：参保地已记账，")
+    assert facts["sentence"].endswith("请勿重复收费。")
+    after = final(yidi, row["settlement_id"])
+    assert after["sentence"] == "已完成，三方账本均已记录。"
+    assert after["attempts"] >= 1
+    assert [entry["action"] for entry in after["trail"]] == ["open", "IN_DOUBT", "COMPLETED"]
+    assert told(yidi("settlement", "in-doubt", "--json")) == {"total": 0, "settlements": []}
+    assert "Nothing is open" in yidi("settlement", "in-doubt").stdout
+
+
+def test_reverse_in_doubt_is_carried_out_by_recovery(
+    yidi: Any, visit: Path, answers_lost: Any
+) -> None:
+    """PROTOCOL §2: cancel_requested first, then the undo whose id is on the original."""
+    with answers_lost():
+        assert yidi("settle", "--file", str(visit)).returncode == 1
+        (row,) = told(yidi("settlement", "in-doubt", "--json"))["settlements"]
+        ran = yidi("reverse", row["settlement_id"])
+        assert ran.returncode == 1
+        assert "OUTCOME_PENDING" in ran.stderr
+        assert "已请求撤销" in shown(yidi, row["settlement_id"])["sentence"]
+    facts = final(yidi, row["settlement_id"], undone=True)
+    assert facts["sentence"] == f"已由冲正 {facts['undone_by']} 撤销。"
+    undo = shown(yidi, facts["undone_by"])
+    assert undo["kind"] == "reversal"
+    assert undo["undoes"] == row["settlement_id"]
+    assert yidi("verify").returncode == 0
+
+
+@pytest.mark.parametrize(("command", "kind"), [("reverse", "冲正"), ("refund", "退费")])
+def test_undo_gives_everything_back_once(yidi: Any, visit: Path, command: str, kind: str) -> None:
+    settlement_id = settle(yidi, visit)
+    settled = told(yidi("settle", "--file", str(visit), "--json"))["result"]["amounts"]
+    call = (command, settlement_id, *AS, "--reason", "测试", "--request-id", f"undo-{uuid4()}")
+    first = told(yidi(*call, "--json"))
+    assert first["undoes"] == settlement_id
+    amounts = first["result"]["amounts"]
+    assert {n: -int(v) for n, v in amounts.items()} == {n: int(v) for n, v in settled.items()}
+    again = yidi(*call)
+    assert again.returncode == 0, again.stderr
+    for text in (f"{kind}已完成", settlement_id, first["settlementId"]):
+        assert text in again.stdout
+    other = yidi(command, settlement_id, "--site", "110000", *AS)
+    assert other.returncode == 1
+    assert "ALREADY_UNDONE" in other.stderr
+
+
+def test_undo_as_another_institution_finds_nothing(yidi: Any, visit: Path) -> None:
+    ran = yidi("refund", settle(yidi, visit), "--as", "institution/H11010500002")
+    assert ran.returncode == 1
+    assert "NOT_FOUND" in ran.stderr
+    assert yidi("refund", str(uuid4()), "--as", "nobody").returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("column", "altered", "missing"),
+    [
+        ("outcome_digest", "sha256(outcome_digest)", []),
+        ("business_day", "business_day - 400", ["nation"]),
+    ],
+)
+def test_verify_names_the_settlement_that_differs(
+    yidi: Any, sql: Any, visit: Path, column: str, altered: str, missing: list[str]
+) -> None:
+    """PROTOCOL §4: drill-down by hour and id."""
+    settlement_id = settle(yidi, visit)
+    row = f"relay.outcome WHERE settlement_id = '{settlement_id}'"
+    was = sql("100000", f"SELECT {column} FROM {row}")
+    change = row.replace("WHERE", f"SET {column} = {altered} WHERE")
+    sql("100000", f"UPDATE {change}")
+    try:
+        found = told(yidi("verify", "--json"), 1)
+        words = yidi("verify").stdout
+    finally:
+        sql("100000", f"UPDATE {row.replace('WHERE', f'SET {column} = $1 WHERE')}", was)
+    assert found["ok"] is False
+    (pair,) = [pair for pair in found["pairs"] if pair["differences"]]
+    assert pair["settlements"] == [{"settlement_id": settlement_id, "missing": missing}]
+    assert settlement_id in words
+    assert told(yidi("verify", "--json"))["ok"] is True
+
+
+def test_an_altered_balance_is_found_by_rebuild_and_by_verify(
+    yidi: Any, sql: Any, visit: Path
+) -> None:
+    """PROTOCOL §3: accumulators are only ever sums of signed deltas."""
+    settle(yidi, visit)
+    before = told(yidi("accumulators", "rebuild", "--check", "--json"))
+    assert before["ok"] is True
+    assert {site["site"] for site in before["sites"]} == {"110000", "440000", "370000"}
+    one = "settlement.accumulator SET pooled_used_fen = pooled_used_fen"
+    sql("440000", f"UPDATE {one} + 7")
+    try:
+        found = told(yidi("accumulators", "rebuild", "--check", "--site", "440000", "--json"), 1)
+        checked = told(yidi("verify", "--json"), 1)
+        words = yidi("accumulators", "rebuild", "--check")
+    finally:
+        sql("440000", f"UPDATE {one} - 7")
+    (site,) = found["sites"]
+    assert site["accumulators"] == len(site["differences"])
+    assert "pooled_used_fen" in site["differences"][0]["text"]
+    assert [pair for pair in checked["pairs"] if pair["differences"]] == []
+    (breach, *_) = next(s for s in checked["sites"] if s["site"] == "440000")["breaches"]
+    assert breach["side"] == "insured"
+    assert breach["invariant"] == "sum_of_deltas"
+    assert words.returncode == 1
+    assert "不一致" in words.stdout
+    assert "一致" in yidi("accumulators", "rebuild", "--check").stdout
+
+
+def test_rebuild_without_check_changes_nothing_and_says_why(yidi: Any) -> None:
+    ran = yidi("accumulators", "rebuild")
+    assert ran.returncode == 2
+    assert "--check" in ran.stderr
+
+
+def test_post_adds_once_and_refuses_another_content(yidi: Any, sql: Any, tmp_path: Path) -> None:
+    """PROTOCOL §3: openings and costs settled elsewhere come in with their own id and source."""
+    person = str(uuid4())
+    item: dict[str, Any] = {
+        "id": str(uuid4()),
+        "insuredArea": "440800",
+        "insurance": "INSURANCE_TYPE_EMPLOYEE",
+        "personId": person,
+        "deltas": [{"period": "2026", "pooledUsedFen": "12300"}],
+        "source": "手工报销 测试",
+    }
+    file = tmp_path / "posting.json"
+    file.write_text(json.dumps({"items": [item]}), encoding="utf-8")
+    for _ in range(2):
+        answer = told(yidi("accumulators", "post", "--file", str(file), "--json"))
+        assert answer == {"results": [{"id": item["id"], "posted": True}]}
+    read = "SELECT sum(pooled_used_fen)::bigint FROM settlement.accumulator WHERE person_id = $1"
+    assert sql("440000", read, person) == 12300
+    item["deltas"][0]["pooledUsedFen"] = "1"
+    file.write_text(json.dumps({"items": [item]}), encoding="utf-8")
+    ran = yidi("accumulators", "post", "--file", str(file))
+    assert ran.returncode == 1
+    assert "EXTERNAL_CONFLICT" in ran.stderr
+    assert yidi("accumulators", "rebuild", "--check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot read"),
+        ("{", "is not a BatchPostExternalRequest"),
+        ('{"items": [{"insuredArea": "310000"}]}', "nothing was posted"),
+    ],
+)
+def test_post_says_what_is_wrong_with_the_file(
+    yidi: Any, tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "posting.json"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    ran = yidi("accumulators", "post", "--file", str(file))
+    assert ran.returncode == 2
+    assert said in ran.stderr
+
+
+def test_downtime_is_announced_once_and_listed(yidi: Any) -> None:
+    """PROTOCOL §5: downtime windows are in the directory. 济南 has no settlement in these tests."""
+    window = ("--from", "2099-01-01 00:00", "--until", "2099-01-02 06:00")
+    call = ("downtime", "announce", "370100", *window, "--notice", "系统升级")
+    call += ("--request-id", "notice-1")
+    first = told(yidi(*call, "--json"))
+    assert (first["site"], first["area"]) == ("370000", "370100")
+    assert first["start_time"] == "2098-12-31T16:00:00Z"
+    assert told(yidi(*call, "--json")) == first
+    listed = told(yidi("downtime", "list", "--json"))
+    assert [down["notice"] for down in listed["downtimes"]] == ["系统升级"]
+    assert listed["revision"] == first["revision"]
+    assert "系统升级" in yidi("downtime", "list").stdout
+    past = yidi("downtime", "announce", "370000", "--until", "2020-01-01 00:00", "--notice", "晚了")
+    assert past.returncode == 1
+    assert "downtime.end_time" in past.stderr
+    unknown = yidi("downtime", "announce", "310000", *window, "--notice", "无")
+    assert unknown.returncode == 2
+    vague = yidi("downtime", "announce", "370000", "--until", "tomorrow", "--notice", "无")
+    assert "Asia/Shanghai" in vague.stderr
