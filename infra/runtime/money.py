@@ -26,3 +26,15 @@ def divide_fen(numerator: int, denominator: int) -> int:
     if numerator < 0:
         return -((2 * -numerator + denominator) // (2 * denominator))
     return (2 * numerator + denominator) // (2 * denominator)
+
+
+def yuan(fen: int) -> str:
+    """Fen as yuan with two decimals: -105 → `-1.05`."""
+    sign = "-" if fen < 0 else ""
+    return f"{sign}{abs(fen) // 100}.{abs(fen) % 100:02d}"
+
+
+def percent(basis_points: int) -> str:
+    """Basis points as a percentage: 1250 → `12.5%`."""
+    whole, part = divmod(basis_points, 100)
+    return f"{whole}.{f'{part:02d}'.rstrip('0')}%" if part else f"{whole}%"

@@ -9,6 +9,7 @@ from infra.runtime.call import Call
 from infra.runtime.database import Database
 from infra.runtime.days import parse_day
 from infra.runtime.errors import Reason, Refusal
+from infra.runtime.money import yuan
 from services.catalog.domain.catalogue import CatalogueNotFound, catalogue_on
 from services.catalog.domain.institution import (
     CareType,
@@ -27,7 +28,6 @@ from services.catalog.domain.split import (
     TotalMismatch,
     split_bill,
 )
-from services.catalog.domain.texts import yuan
 from services.catalog.snapshot import REFRESH_SECONDS, LiveSnapshot
 from services.catalog.store import Snapshot
 from yidi.catalog.v1 import catalog_pb2

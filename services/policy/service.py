@@ -20,6 +20,7 @@ from infra.runtime.call import Call
 from infra.runtime.clock import Clock
 from infra.runtime.database import Database
 from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.money import yuan
 from services.policy.domain.book import Book, Publication
 from services.policy.domain.canonical import DocumentError, content_hash
 from services.policy.domain.case import (
@@ -31,7 +32,6 @@ from services.policy.domain.case import (
     NotStated,
 )
 from services.policy.domain.chain import compute_unit
-from services.policy.domain.compute import yuan
 from services.policy.domain.document import Document, Provenance, Unit
 from services.policy.domain.parse import parse_content
 from services.policy.store import Store

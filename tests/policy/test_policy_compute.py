@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy_samples import OWN, a_case, document
 
+from infra.runtime.money import percent, yuan
 from services.policy.domain.book import Book, Publication
 from services.policy.domain.case import Benefit, Case, Counters, NotFound, NotOfficial, NotStated
 from services.policy.domain.chain import compute_unit
-from services.policy.domain.compute import compute, percent, yuan
+from services.policy.domain.compute import compute
 from services.policy.domain.document import Provenance, Unit
 from services.policy.domain.names import (
     BENEFIT_CLASSES,

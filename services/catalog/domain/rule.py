@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
+from infra.runtime.money import percent
 from services.catalog.domain.item import CatalogClass, FeeCategory, InsuranceType, Item, Level
-from services.catalog.domain.texts import percent, yuan_of_micro
+from services.catalog.domain.texts import yuan_of_micro
 
 NO_LIMIT = 1 << 62
 """Above every price that the contract admits (10^15 micro-yuan)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from infra.runtime.money import BASIS_POINTS, share_fen
+from infra.runtime.money import BASIS_POINTS, percent, share_fen, yuan
 from services.policy.domain.case import Benefit, Case, Counters, NotStated, Step
 from services.policy.domain.document import (
     DeductibleKind,
@@ -106,17 +106,6 @@ def compute(
         _weakest(steps),
         steps,
     )
-
-
-def yuan(fen: int) -> str:
-    """An amount as people read it, e.g. `1300.00`."""
-    return f"{fen // 100}.{fen % 100:02d}" if fen >= 0 else f"-{yuan(-fen)}"
-
-
-def percent(basis_points: int) -> str:
-    """A ratio as people read it, e.g. `92.2%`."""
-    whole, part = divmod(basis_points, 100)
-    return f"{whole}.{part:02d}".rstrip("0") + "%" if part else f"{whole}%"
 
 
 def _without_funds(

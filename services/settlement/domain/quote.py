@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from infra.runtime.money import yuan
+
 
 def quote_digest(
     body_digest: bytes, catalogue_version: str, policy_hash: bytes, amounts: Mapping[str, int]
@@ -36,13 +38,8 @@ def change_cause(
         cause = "年度累计或单据内容已变化"
     names = {"fund_total_fen": "基金支付", "account_fen": "个人账户", "cash_fen": "现金"}
     changes = [
-        f"{label}由 {_yuan(quoted[name])} 元变为 {_yuan(computed[name])} 元"
+        f"{label}由 {yuan(quoted[name])} 元变为 {yuan(computed[name])} 元"
         for name, label in names.items()
         if name in quoted and quoted[name] != computed[name]
     ]
     return "，".join([cause, *changes])
-
-
-def _yuan(fen: int) -> str:
-    sign = "-" if fen < 0 else ""
-    return f"{sign}{abs(fen) // 100}.{abs(fen) % 100:02d}"
