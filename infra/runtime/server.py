@@ -328,6 +328,8 @@ async def _listen(
                 ("grpc.max_send_message_length", settings.limits.message_bytes),
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                # Callers have certificates; on a busy machine their pings come in bunches.
+                ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
             ]
         )

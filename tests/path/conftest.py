@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
-from path_network import PathNetwork
+from real_network import RealNetwork
 from world import BEIJING, GUANGDONG
 
 from infra.cli.client import Clients
@@ -31,7 +31,7 @@ def network() -> Iterator[Network]:
 
 
 @pytest.fixture(scope="session")
-async def path(network: Network) -> AsyncIterator[PathNetwork]:
+async def path(network: Network) -> AsyncIterator[RealNetwork]:
     """Callers of that network and the superuser's view of its databases."""
     async with Clients.connect(network.home) as clients:
         admins: dict[str, asyncpg.Connection] = {}
@@ -44,6 +44,6 @@ async def path(network: Network) -> AsyncIterator[PathNetwork]:
                 password=at.admin_password.get_secret_value(),
                 database=at.name,
             )
-        yield PathNetwork(network, clients, admins)
+        yield RealNetwork(network, clients, admins)
         for admin in admins.values():
             await admin.close()

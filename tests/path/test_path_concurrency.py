@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from path_network import PathNetwork
+from real_network import RealNetwork
 from world import BEIJING, GUANGDONG, GUANGZHOU, ZHANJIANG, outcomes
 
 from infra.runtime.config import NATION
@@ -14,7 +14,7 @@ from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2
 
 
 async def test_fifty_callers_with_one_new_request_id_make_one_settlement(
-    path: PathNetwork,
+    path: RealNetwork,
 ) -> None:
     """On two gateway replicas, over every route."""
     [patient] = await path.patients(1)
@@ -45,7 +45,7 @@ async def test_fifty_callers_with_one_new_request_id_make_one_settlement(
 
 
 async def test_one_bill_from_two_replicas_under_two_request_ids_is_settled_once(
-    path: PathNetwork,
+    path: RealNetwork,
 ) -> None:
     [patient] = await path.patients(1)
     request = path.request(patient)
@@ -65,7 +65,7 @@ async def test_one_bill_from_two_replicas_under_two_request_ids_is_settled_once(
     assert [row["state"] for row in states] == ["COMPLETED"]
 
 
-async def test_five_people_settled_two_hundred_times_by_two_instances(path: PathNetwork) -> None:
+async def test_five_people_settled_two_hundred_times_by_two_instances(path: RealNetwork) -> None:
     """No lost update, nobody busy, and the journals of the three sites agree afterwards."""
     patients = await path.patients(5)
     requests = [
@@ -102,7 +102,7 @@ async def test_five_people_settled_two_hundred_times_by_two_instances(path: Path
         await _journals_agree(path, care_site)
 
 
-async def _journals_agree(path: PathNetwork, care_site: str) -> None:
+async def _journals_agree(path: RealNetwork, care_site: str) -> None:
     pair = {
         "business_day": path.today.isoformat(),
         "care_site": care_site,
@@ -128,7 +128,7 @@ async def _journals_agree(path: PathNetwork, care_site: str) -> None:
         assert nation.journal == care.journal
 
 
-async def test_every_amount_ties_out(path: PathNetwork) -> None:
+async def test_every_amount_ties_out(path: RealNetwork) -> None:
     """The identities of DESIGN §4 hold in every row of every journal."""
     for site, table in (
         (BEIJING, "settlement.care_journal"),
@@ -150,7 +150,7 @@ async def test_every_amount_ties_out(path: PathNetwork) -> None:
         assert (broken, rows > 0) == (0, True)
 
 
-async def test_a_refusal_is_final_on_every_replica(path: PathNetwork) -> None:
+async def test_a_refusal_is_final_on_every_replica(path: RealNetwork) -> None:
     [patient] = await path.patients(1, places=())
     request = path.request(patient)
     answers = await outcomes(path.settle(request, replica=n % 2) for n in range(6))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from path_network import PathNetwork
+from real_network import RealNetwork
 from world import BEIJING, GUANGDONG, GUANGZHOU, ZHANJIANG
 
 from infra.runtime.config import NATION
@@ -13,7 +13,7 @@ from yidi.common.v1 import types_pb2
 COMPLETED = types_pb2.SETTLEMENT_STATE_COMPLETED
 
 
-async def _state(path: PathNetwork, settlement_id: str) -> tuple[str, str]:
+async def _state(path: RealNetwork, settlement_id: str) -> tuple[str, str]:
     row = await path.admins[BEIJING].fetchrow(
         """SELECT j.state, b.state AS bill FROM settlement.care_journal j
            JOIN settlement.bill b USING (institution, visit_id, bill_id)
@@ -23,7 +23,7 @@ async def _state(path: PathNetwork, settlement_id: str) -> tuple[str, str]:
     return row["state"], row["bill"]
 
 
-async def test_a_province_that_is_down(path: PathNetwork) -> None:
+async def test_a_province_that_is_down(path: RealNetwork) -> None:
     """Refused before anything was sent on: REJECTED, and the bill is free again."""
     patient, local = await path.patients(2)
     plans = path.kill(GUANGDONG, "relay")
@@ -48,7 +48,7 @@ async def test_a_province_that_is_down(path: PathNetwork) -> None:
     assert (await path.settle(path.request(patient))).state == COMPLETED
 
 
-async def test_the_nation_is_down(path: PathNetwork) -> None:
+async def test_the_nation_is_down(path: RealNetwork) -> None:
     """LOCAL and IN_PROVINCE work, also after a restart of the province's processes."""
     patient, local = await path.patients(2)
     plans = path.kill(NATION, "relay")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import world
-from path_network import PathNetwork
+from real_network import RealNetwork
 from world import BEIJING, GUANGZHOU, ZHANJIANG, outcomes
 
 from infra.runtime.errors import Refusal
@@ -20,10 +20,10 @@ def _spellings(text: str) -> list[str]:
     return [one.lower() for one in found]
 
 
-async def test_nobody_can_be_read_outside_enrollment(path: PathNetwork, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+async def test_nobody_can_be_read_outside_enrollment(path: RealNetwork, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Every column of every table of every database, and every log of the network."""
     rare = (dataclasses.replace(person, name=f"亓官{person.name}") for person in world.PEOPLE)
-    monkeypatch.setattr("path_network.PEOPLE", rare)
+    monkeypatch.setattr("real_network.PEOPLE", rare)
     patients = await path.patients(6)
     requests = []
     for number, patient in enumerate(patients):

@@ -28,17 +28,33 @@ SITE_OF = {BEIJING: BEIJING, GUANGZHOU: GUANGDONG, ZHANJIANG: GUANGDONG}
 
 
 @dataclass(frozen=True, slots=True)
-class PathNetwork:
+class RealNetwork:
     """A running network, its callers, its databases."""
 
     network: Network
     clients: Clients
     admins: dict[str, asyncpg.Connection]
+    """The superuser's connections, where no server dies; else see `rows`."""
 
     @property
     def today(self) -> date:
         """The business day."""
         return business_day(CLOCK.now_ms())
+
+    async def rows(self, site: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """What the database of a site answers its superuser, over a connection of its own."""
+        at = self.clients.sites[site].settings.database
+        connection = await asyncpg.connect(
+            host=at.host,
+            port=at.port,
+            user=at.admin_user,
+            password=at.admin_password.get_secret_value(),
+            database=at.name,
+        )
+        try:
+            return list(await connection.fetch(statement, *arguments))
+        finally:
+            await connection.close()
 
     async def patients(
         self, number: int, *, places: Sequence[str] = (BEIJING, GUANGZHOU)
