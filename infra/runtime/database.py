@@ -139,12 +139,18 @@ class Database:
         """
         try:
             async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-                rows: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+                try:
+                    rows: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+                except asyncpg.InternalClientError:
+                    # The server said that it ends while nobody asked: nothing comes here any more.
+                    connection.terminate()
+                    raise
                 return rows
         except (
             OSError,
             TimeoutError,
             asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
             asyncpg.PostgresConnectionError,
             asyncpg.OperatorInterventionError,
             asyncpg.TooManyConnectionsError,

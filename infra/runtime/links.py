@@ -145,9 +145,14 @@ class RemoteChannel:
         async def call(request: Message, *, timeout: float, traceparent: str = "") -> Any:
             metadata = ((TRACE_KEY, traceparent),) if traceparent else None
             try:
-                return await inner(request, timeout=timeout, metadata=metadata)
+                answer = await inner(request, timeout=timeout, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 raise _refusal(path, error) from error
+            if answer is None:  # what gRPC makes of bytes that are no message
+                raise Refusal(
+                    Reason.ERROR_REASON_SERVICE_UNAVAILABLE, service=path, cause="unreadable"
+                )
+            return answer
 
         return call
 
