@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from gateway.relay.asking import NationJournal
 from gateway.relay.destinations import Destination
 from gateway.relay.forwarding import Forwarder
 from gateway.relay.listing import Listing
@@ -32,6 +33,7 @@ class RelayServicer:
         inward_forwarder: Forwarder,
         outward: Callable[[str], Destination],
         inward: Destination,
+        nation_journal: NationJournal,
     ) -> None:
         self._site = site
         self._directory = directory
@@ -39,6 +41,7 @@ class RelayServicer:
         self._inward_forwarder = inward_forwarder
         self._outward = outward
         self._inward = inward
+        self._nation_journal = nation_journal
 
     async def BatchExchange(
         self, request: relay_pb2.BatchExchangeRequest, call: Call
@@ -74,8 +77,7 @@ class RelayServicer:
     async def GetNationJournalDigest(
         self, request: relay_pb2.GetNationJournalDigestRequest, call: Call
     ) -> relay_pb2.GetNationJournalDigestResponse:
-        # Only the nation has this journal.
-        raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
+        return await self._nation_journal.digest(request, call)
 
     async def AnnounceDowntime(
         self, request: relay_pb2.AnnounceDowntimeRequest, call: Call

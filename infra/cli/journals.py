@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.pairs import Odd
+from infra.cli.pairs import Holder
 from infra.cli.terminal import DIM, yuan
-from infra.cli.verify import Comparison, Verification, counts
+from infra.cli.verify import Comparison, SiteCheck, Verification, counts
 from infra.local.network import SITES
+from infra.runtime.differing import Odd
 
 _NAMES = {site.code: site.name for site in SITES}
 _SHOWN = 20
@@ -75,7 +78,7 @@ def _show_drilled(comparison: Comparison, console: Console) -> None:
         console.print(f"  … {more}; `yidi verify --json` names them", style=DIM)
 
 
-def _what(odd: Odd) -> str:
+def _what(odd: Odd[Holder]) -> str:
     if odd.missing:
         return (
             "、".join(holder.zh for holder in odd.missing)
@@ -101,6 +104,16 @@ def _show_checks(verification: Verification, console: Console) -> None:
                     f"{breach.subject}  {breach.text}",
                 )
             )
+        _show_not_compared(check, console)
+
+
+def _show_not_compared(check: SiteCheck, console: Console) -> None:
+    for text, number in Counter(one.text for one in check.not_compared).items():
+        console.print(
+            f"{_name(check.site)}: 未比对 not compared: {number} days of care places"
+            f" older than 24 h, {text}",
+            style="yellow",
+        )
 
 
 def _verdict(comparison: Comparison) -> Text:

@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any
 
 from infra.cli.client import Clients
+from infra.runtime import differing
 from infra.runtime.config import NATION
-from infra.runtime.journal import MAX_ENTRIES
+from infra.runtime.differing import Drilled
 from yidi.common.v1 import envelope_pb2
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
@@ -93,57 +94,12 @@ async def journals_of(
     return dict(zip(pair.holders, answers, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Odd:
-    """A settlement that the journals do not hold alike."""
+async def drill(clients: Clients, pair: PairDay) -> Drilled[Holder]:
+    """The settlements of the day that its journals do not hold alike."""
 
-    settlement_id: str
-    missing: tuple[Holder, ...]
-    """Journals that do not hold it; empty when all do, with different bytes."""
+    async def ask(
+        detail: envelope_pb2.JournalDetail.ValueType, hour: int
+    ) -> Mapping[Holder, envelope_pb2.JournalDigest]:
+        return await journals_of(clients, pair, detail=detail, hour=hour)
 
-
-@dataclass(frozen=True, slots=True)
-class Drilled:
-    """The settlements behind the differences of a day."""
-
-    odd: tuple[Odd, ...] = ()
-    incomplete: bool = False
-    """An hour has more rows than a journal tells: there may be more."""
-
-
-async def drill(clients: Clients, pair: PairDay) -> Drilled:
-    """Find the settlements that differ: by hours first, then the rows of those that differ.
-
-    None is found when all bytes are alike, i.e. when a column beside them was altered.
-    """
-    hours = await journals_of(clients, pair, detail=envelope_pb2.JOURNAL_DETAIL_HOURS)
-    odd: list[Odd] = []
-    incomplete = False
-    for hour in differing_hours(hours):
-        rows = await journals_of(
-            clients, pair, detail=envelope_pb2.JOURNAL_DETAIL_ENTRIES, hour=hour
-        )
-        odd += differing_rows(rows)
-        incomplete |= any(len(journal.entries) >= MAX_ENTRIES for journal in rows.values())
-    return Drilled(tuple(odd), incomplete)
-
-
-def differing_hours(journals: Mapping[Holder, envelope_pb2.JournalDigest]) -> list[int]:
-    """The hours that the journals do not tell alike."""
-    told = [{h.hour: (h.count, h.digest) for h in journal.hours} for journal in journals.values()]
-    every = sorted({hour for hours in told for hour in hours})
-    return [hour for hour in every if len({hours.get(hour) for hours in told}) > 1]
-
-
-def differing_rows(journals: Mapping[Holder, envelope_pb2.JournalDigest]) -> list[Odd]:
-    """The rows that the journals do not hold alike."""
-    told = {
-        holder: {entry.settlement_id: entry.digest for entry in journal.entries}
-        for holder, journal in journals.items()
-    }
-    every = sorted({settlement_id for rows in told.values() for settlement_id in rows})
-    return [
-        Odd(one, tuple(holder for holder, rows in told.items() if one not in rows))
-        for one in every
-        if len({rows.get(one) for rows in told.values()}) > 1
-    ]
+    return await differing.drill(ask)

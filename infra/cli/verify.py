@@ -3,7 +3,8 @@
 A settlement is written at the insured place first, then at the nation, then at the care place, so
 a pair that is asked while one is under way may differ for a moment: it is asked again. Where a day
 still differs, its hours and rows are asked for, down to the settlements. Each province is also
-asked for what should be impossible on either of its sides.
+asked for what should be impossible on either of its sides, among it settlements that for over a day
+only the insured place holds: it looks further back than the days compared here.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from datetime import date, timedelta
 from typing import Any
 
 from infra.cli.client import Clients
-from infra.cli.pairs import CALL_S, Drilled, Holder, PairDay, drill, journals_of
+from infra.cli.pairs import CALL_S, Holder, PairDay, drill, journals_of
 from infra.runtime.clock import SystemClock, business_day
-from infra.runtime.journal import AMOUNTS
+from infra.runtime.differing import Drilled, differing_figures
 from yidi.common.v1 import envelope_pb2
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
 
@@ -37,7 +38,7 @@ class Comparison:
     nation: envelope_pb2.JournalDigest | None
     """None for a pair of one site: the nation hears nothing of it."""
     insured: envelope_pb2.JournalDigest
-    drilled: Drilled = field(default_factory=Drilled)
+    drilled: Drilled[Holder] = field(default_factory=Drilled)
 
     @property
     def pair(self) -> PairDay:
@@ -47,10 +48,8 @@ class Comparison:
     @property
     def differences(self) -> tuple[str, ...]:
         """What differs: `count`, a sum, `fund <code>`, `digest`; empty when all are equal."""
-        journals = [self.care, self.nation, self.insured]
-        views = [_view(journal) for journal in journals if journal is not None]
-        names = {name: None for view in views for name in view}
-        return tuple(name for name in names if len({view.get(name, 0) for view in views}) > 1)
+        journals = (self.care, self.nation, self.insured)
+        return differing_figures(journal for journal in journals if journal is not None)
 
     @property
     def open_count(self) -> int:
@@ -91,6 +90,8 @@ class SiteCheck:
     """Account rows likewise."""
     care_breaches: tuple[insured_pb2.Breach, ...] = ()
     insured_breaches: tuple[insured_pb2.Breach, ...] = ()
+    not_compared: tuple[insured_pb2.NotCompared, ...] = ()
+    """Days of care places whose settlements may exist only here: nobody could be asked."""
 
     @property
     def breaches(self) -> tuple[tuple[Holder, insured_pb2.Breach], ...]:
@@ -115,6 +116,10 @@ class SiteCheck:
                     "text": breach.text,
                 }
                 for side, breach in self.breaches
+            ],
+            "not_compared": [
+                {"day": one.business_day, "care_site": one.care_site, "text": one.text}
+                for one in self.not_compared
             ],
         }
 
@@ -168,7 +173,7 @@ async def verify(clients: Clients, days: int = DAYS) -> Verification:
 
 
 async def check_insured(clients: Clients, site: str) -> insured_pb2.CheckInsuredInvariantsResponse:
-    """Compare every accumulator and account of `site` with the sum of its deltas."""
+    """Balances of `site` that are no sums, settlements that only it holds."""
     insured = clients.operator(insured_pb2_grpc.InsuredServiceStub, site, "settlement")
     asked = insured_pb2.CheckInsuredInvariantsRequest()
     return await insured.CheckInsuredInvariants(asked, timeout=CALL_S)
@@ -187,6 +192,7 @@ async def _check(clients: Clients, site: str) -> SiteCheck:
         of_insured.accounts,
         tuple(of_care.breaches),
         tuple(of_insured.breaches),
+        tuple(of_insured.not_compared),
     )
 
 
@@ -213,15 +219,6 @@ async def _compare(clients: Clients, pair: PairDay) -> Comparison:
         told.get(Holder.NATION),
         told[Holder.INSURED],
     )
-
-
-def _view(journal: envelope_pb2.JournalDigest) -> dict[str, int | bytes]:
-    """Everything that must be equal, by the name under which a difference is reported."""
-    view: dict[str, int | bytes] = {"count": journal.count}
-    view |= {name: getattr(journal.sums, name) for name in AMOUNTS}
-    view |= {f"fund {fund.code}": fund.fen for fund in journal.funds if fund.fen}
-    view["digest"] = journal.digest
-    return view
 
 
 def counts(comparison: Comparison) -> Sequence[int | None]:

@@ -127,7 +127,8 @@ class Limits(_Section):
     directory_poll_ms: int = Field(default=2_000, ge=50)
     directory_max_age_ms: int = Field(default=300_000, ge=1_000)
     recover: bool = True
-    """Whether the settlement role asks about doubtful rows; tests turn it off."""
+    """Whether the settlement role asks by itself about doubtful rows, and about days that another
+    journal may lack; tests turn it off."""
     drain_ms: int = Field(default=8_000, ge=0)
 
 

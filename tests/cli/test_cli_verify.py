@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from datetime import date
+from io import StringIO
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from infra.cli.pairs import Holder, Odd, differing_hours, differing_rows
+from infra.cli.journals import show_verification
+from infra.cli.pairs import Holder
 from infra.cli.verify import Comparison, SiteCheck, Verification
+from infra.runtime import differing
+from infra.runtime.differing import Odd, differing_hours, differing_rows
 from infra.runtime.journal import AMOUNTS
 from yidi.common.v1 import amounts_pb2, envelope_pb2
 from yidi.settlement.v1 import insured_pb2
@@ -80,6 +86,27 @@ def test_a_breach_is_not_ok_although_the_journals_are_equal() -> None:
     ]
 
 
+def test_what_was_not_compared_is_no_breach_and_is_shown() -> None:
+    days = tuple(
+        insured_pb2.NotCompared(
+            business_day=f"2026-11-{day}", care_site="110000", text="SITE_UNREACHABLE: 国家平台"
+        )
+        for day in (18, 19)
+    )
+    found = Verification((), (SiteCheck("440000", 0, 1, 0, not_compared=days),))
+    assert found.ok
+    (site,) = found.facts()["sites"]
+    assert [(one["day"], one["care_site"]) for one in site["not_compared"]] == [
+        ("2026-11-18", "110000"),
+        ("2026-11-19", "110000"),
+    ]
+    console = Console(file=StringIO(), width=200)
+    show_verification(found, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "广东: 未比对 not compared: 2 days of care places older than 24 h" in shown
+    assert "SITE_UNREACHABLE: 国家平台" in shown
+
+
 HOLDERS = tuple(Holder)
 Rows = dict[int, int]
 
@@ -120,3 +147,15 @@ def test_drilling_names_exactly_what_was_lost_or_altered(
     assert [f"{hour:08d}" for hour in differing_hours(told)] == [
         odd.settlement_id for odd in expected
     ]
+
+
+def test_a_journal_that_told_all_it_may_lacks_nothing_behind_its_last_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With one row more at one journal, the rows after the others' last are no difference."""
+    monkeypatch.setattr(differing, "MAX_ENTRIES", 4)
+    told = {
+        Holder.NATION: rows_of({1: 0, 2: 0, 4: 0, 5: 0}),  # 6 is there and was not told
+        Holder.INSURED: rows_of({1: 0, 2: 0, 3: 0, 4: 0}),  # 5 and 6 likewise
+    }
+    assert differing_rows(told) == [Odd("00000003", (Holder.NATION,))]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from gateway.relay.asking import NationJournal
 from gateway.relay.destinations import Destination, relay_destination
 from infra.runtime.breaker import Breaker, BreakerLimits
 from infra.runtime.call import Call, CallerType, Identity
@@ -226,3 +227,37 @@ def call_of(caller: Identity, seconds: float = 6.0) -> Call:
 
 def reason_of(result: envelope_pb2.ExchangeResult) -> str:
     return Refusal.from_status(result.error).name if result.HasField("error") else ""
+
+
+@dataclass
+class FakeNation:
+    """A nation that answers questions about its journal as it is told."""
+
+    broken: Refusal | None = None
+    up: bool = True
+    timeouts: list[float] = field(default_factory=list)
+    """How long each question that arrived was given, seconds."""
+
+    async def connected(self) -> bool:
+        return self.up
+
+    async def GetNationJournalDigest(
+        self, request: relay_pb2.GetNationJournalDigestRequest, *, timeout: float
+    ) -> relay_pb2.GetNationJournalDigestResponse:
+        self.timeouts.append(timeout)
+        if self.broken is not None:
+            raise self.broken
+        return relay_pb2.GetNationJournalDigestResponse(
+            journal=envelope_pb2.JournalDigest(count=len(self.timeouts))
+        )
+
+    def journal(self, site: str, breaker: Breaker | None = None) -> NationJournal:
+        """The way of the relay of `site` to it."""
+        return NationJournal(
+            site=site,
+            nation=self,  # type: ignore[arg-type]
+            name="国家平台",
+            connected=self.connected,
+            breaker=breaker or Breaker(BreakerLimits()),
+            margin_ms=50,
+        )

@@ -14,6 +14,7 @@ from relay_peers import (
     OTHER_AREA,
     QUOTE,
     SITES,
+    FakeNation,
     MemoryStore,
     Peer,
     behind,
@@ -248,6 +249,7 @@ class Chain:
             inward_forwarder=inside,
             outward=self.settlement.destination,
             inward=self.settlement.destination("110000"),
+            nation_journal=FakeNation().journal("110000"),
         )
         self.nation = NationServicer(
             listing=self.listing,
@@ -268,6 +270,7 @@ class Chain:
             inward_forwarder=inside,
             outward=lambda site: behind(self.nation, "440000", site, to_nation, passes_on=True),
             inward=self.settlement.destination("440000"),
+            nation_journal=FakeNation().journal("440000"),
         )
 
     def _province(self, settings: Settings, site: str) -> Directory:

@@ -10,6 +10,7 @@ from gateway.frontdoor.preparing import Preparing
 from gateway.frontdoor.queues import CareQueues, ExchangeQueues
 from gateway.frontdoor.service import InstitutionServicer
 from gateway.frontdoor.undoing import Undoing
+from gateway.relay.asking import NationJournal
 from gateway.relay.destinations import Destination, relay_destination
 from gateway.relay.service import RelayServicer
 from infra.cli.roles.shared import (
@@ -31,11 +32,13 @@ from services.enrollment.service import EnrollmentService
 from services.filing.area_rules import load_area_rules
 from services.filing.service import FilingService
 from services.policy.service import PolicyService
+from services.settlement.comparing import Comparing
 from services.settlement.deciding import Decider
 from services.settlement.recovering import Recovery
 from services.settlement.resolving import Resolver
 from services.settlement.service import CareServicer, InsuredServicer
 from services.settlement.store.care import CareStore
+from services.settlement.store.comparing import ComparingStore
 from services.settlement.store.external import ExternalStore
 from services.settlement.store.insured import InsuredStore
 from services.settlement.store.operating import OperatingStore
@@ -50,6 +53,8 @@ from yidi.gateway.v1 import gateway_pb2
 from yidi.policy.v1 import policy_pb2, policy_pb2_grpc
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
+
+_NATION_NAME = "国家平台"
 
 
 class Province:
@@ -183,12 +188,23 @@ class Province:
             clock=runtime.clock,
             call_seconds=runtime.local_seconds,
         )
+        comparing = Comparing(
+            site=runtime.settings.site.code,
+            insured=store,
+            store=ComparingStore(database),
+            nation=stub(relay_pb2_grpc.RelayServiceStub, runtime.channel("settlement", "relay")),
+            clock=runtime.clock,
+        )
+        if runtime.settings.limits.recover:
+            runtime.stack.push_async_callback(comparing.stop)
+            comparing.start()
         servicer = InsuredServicer(
             store=store,
             external=ExternalStore(database),
             decider=decider,
             undoer=Undoer(store=store, resolution=resolution, clock=runtime.clock),
             resolver=Resolver(store=resolution, clock=runtime.clock),
+            comparing=comparing,
             directory=await self.directory(runtime, "settlement"),
             clock=runtime.clock,
         )
@@ -279,7 +295,7 @@ class Province:
 
         def outward(site: str) -> Destination:
             nation_hop = relay_destination(
-                site, "国家平台", nation, nation_connected, breaker, passes_on=True
+                site, _NATION_NAME, nation, nation_connected, breaker, passes_on=True
             )
             return failing(runtime, nation_hop, Place.RELAY_NATION_BEFORE, Place.RELAY_NATION_AFTER)
 
@@ -304,6 +320,14 @@ class Province:
                 ),
                 Place.RELAY_INSURED_BEFORE,
                 Place.RELAY_INSURED_AFTER,
+            ),
+            nation_journal=NationJournal(
+                site=own.code,
+                nation=nation,
+                name=_NATION_NAME,
+                connected=nation_connected,
+                breaker=Breaker(runtime.breaker_limits),
+                margin_ms=runtime.settings.limits.hop_margin_ms,
             ),
         )
 

@@ -13,6 +13,7 @@ from infra.runtime.database import DATA_ERRORS
 from infra.runtime.days import parse_day
 from infra.runtime.directory import Directory
 from infra.runtime.errors import Reason, Refusal
+from services.settlement.comparing import Comparing
 from services.settlement.deciding import Decider
 from services.settlement.domain.balance import FIELDS, ZERO, PersonKey, Values, add
 from services.settlement.resolving import Resolver
@@ -35,6 +36,7 @@ class InsuredServicer:
         decider: Decider,
         undoer: Undoer,
         resolver: Resolver,
+        comparing: Comparing,
         directory: Directory,
         clock: Clock,
     ) -> None:
@@ -44,6 +46,7 @@ class InsuredServicer:
         self._decider = decider
         self._undoer = undoer
         self._resolver = resolver
+        self._comparing = comparing
         self._directory = directory
 
     async def BatchExchange(
@@ -93,16 +96,28 @@ class InsuredServicer:
         checked = await self._external.check()
         for difference in checked.differences:
             _log.error("alarm: a row is not the sum of its deltas", subject=difference.subject)
+        looked = await self._comparing.look(call.deadline_us)
+        breaches = [
+            insured_pb2.Breach(
+                invariant="sum_of_deltas",
+                subject=d.subject,
+                text=f"{d.name} 为 {d.stored}，各笔合计应为 {d.summed}",
+            )
+            for d in checked.differences
+        ]
+        breaches += [
+            insured_pb2.Breach(invariant="only_here", subject=one.settlement_id, text=one.text)
+            for one in looked.only_here
+        ]
         return insured_pb2.CheckInsuredInvariantsResponse(
             accumulators=checked.accumulators,
             accounts=checked.accounts,
-            breaches=[
-                insured_pb2.Breach(
-                    invariant="sum_of_deltas",
-                    subject=d.subject,
-                    text=f"{d.name} 为 {d.stored}，各笔合计应为 {d.summed}",
+            breaches=breaches,
+            not_compared=[
+                insured_pb2.NotCompared(
+                    business_day=day.isoformat(), care_site=care_site, text=text
                 )
-                for d in checked.differences
+                for (day, care_site), text in looked.not_compared.items()
             ],
         )
 

@@ -90,7 +90,8 @@ class RelayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetNationJournalDigest(self, request, context):
-        """At the nation: one day of one pair of sites in the nation's journal.
+        """One day of one pair of sites in the nation's journal. A province passes the question on when it
+        is one of the two.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,7 +29,9 @@ class RelayServiceStub:
     GetDirectory: _aio.UnaryUnaryMultiCallable[_relay_pb2.GetDirectoryRequest, _relay_pb2.GetDirectoryResponse]
     """The directory of sites and pooling areas, one versioned snapshot."""
     GetNationJournalDigest: _aio.UnaryUnaryMultiCallable[_relay_pb2.GetNationJournalDigestRequest, _relay_pb2.GetNationJournalDigestResponse]
-    """At the nation: one day of one pair of sites in the nation's journal."""
+    """One day of one pair of sites in the nation's journal. A province passes the question on when it
+    is one of the two.
+    """
     AnnounceDowntime: _aio.UnaryUnaryMultiCallable[_relay_pb2.AnnounceDowntimeRequest, _relay_pb2.AnnounceDowntimeResponse]
     """At the nation: announces that a site or one of its areas will be down (停机公告). Envelopes for it
     are refused meanwhile; questions about settlement ids are not. The same request_id with the
@@ -73,7 +75,9 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _relay_pb2.GetNationJournalDigestRequest,
         context: _aio.ServicerContext[_relay_pb2.GetNationJournalDigestRequest, _abc.Awaitable[_relay_pb2.GetNationJournalDigestResponse]],
     ) -> _abc.Awaitable[_relay_pb2.GetNationJournalDigestResponse]:
-        """At the nation: one day of one pair of sites in the nation's journal."""
+        """One day of one pair of sites in the nation's journal. A province passes the question on when it
+        is one of the two.
+        """
 
     @_abc_1.abstractmethod
     def AnnounceDowntime(

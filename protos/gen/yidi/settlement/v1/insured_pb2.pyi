@@ -338,6 +338,7 @@ class CheckInsuredInvariantsResponse(_message.Message):
     ACCUMULATORS_FIELD_NUMBER: _builtins.int
     ACCOUNTS_FIELD_NUMBER: _builtins.int
     BREACHES_FIELD_NUMBER: _builtins.int
+    NOT_COMPARED_FIELD_NUMBER: _builtins.int
     accumulators: _builtins.int
     """Accumulator rows checked."""
     accounts: _builtins.int
@@ -346,20 +347,55 @@ class CheckInsuredInvariantsResponse(_message.Message):
     def breaches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breach]:
         """What should be impossible."""
 
+    @_builtins.property
+    def not_compared(self) -> _containers.RepeatedCompositeFieldContainer[Global___NotCompared]:
+        """What could not be asked: no breach, and no proof that there is none."""
+
     def __init__(
         self,
         *,
         accumulators: _builtins.int = ...,
         accounts: _builtins.int = ...,
         breaches: _abc.Iterable[Global___Breach] | None = ...,
+        not_compared: _abc.Iterable[Global___NotCompared] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "accumulators", b"accumulators", "breaches", b"breaches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "accumulators", b"accumulators", "breaches", b"breaches", "not_compared", b"not_compared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckInsuredInvariantsResponse: _TypeAlias = CheckInsuredInvariantsResponse  # noqa: Y015
+
+@_typing.final
+class NotCompared(_message.Message):
+    """A day of a care place whose settlements may exist only here: the other journal did not tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUSINESS_DAY_FIELD_NUMBER: _builtins.int
+    CARE_SITE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    business_day: _builtins.str
+    """Business day, ISO."""
+    care_site: _builtins.str
+    """Site of the care place."""
+    text: _builtins.str
+    """Why, plain Chinese."""
+    def __init__(
+        self,
+        *,
+        business_day: _builtins.str = ...,
+        care_site: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_day", b"business_day", "care_site", b"care_site", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotCompared: _TypeAlias = NotCompared  # noqa: Y015
 
 @_typing.final
 class Breach(_message.Message):

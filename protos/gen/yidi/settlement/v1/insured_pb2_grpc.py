@@ -90,7 +90,7 @@ class InsuredServiceServicer:
 
     def CheckInsuredInvariants(self, request, context):
         """Looks for what should be impossible: accumulators that are not the sum of their deltas, accounts
-        likewise.
+        likewise, settlements that for over 24 hours exist only here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

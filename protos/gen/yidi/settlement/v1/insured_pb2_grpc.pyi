@@ -26,7 +26,7 @@ class InsuredServiceStub:
     """
     CheckInsuredInvariants: _aio.UnaryUnaryMultiCallable[_insured_pb2.CheckInsuredInvariantsRequest, _insured_pb2.CheckInsuredInvariantsResponse]
     """Looks for what should be impossible: accumulators that are not the sum of their deltas, accounts
-    likewise.
+    likewise, settlements that for over 24 hours exist only here.
     """
     GetInsuredJournalDigest: _aio.UnaryUnaryMultiCallable[_insured_pb2.GetInsuredJournalDigestRequest, _insured_pb2.GetInsuredJournalDigestResponse]
     """One day of one pair of sites in the insured place's journal."""
@@ -67,7 +67,7 @@ class InsuredServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_insured_pb2.CheckInsuredInvariantsRequest, _abc.Awaitable[_insured_pb2.CheckInsuredInvariantsResponse]],
     ) -> _abc.Awaitable[_insured_pb2.CheckInsuredInvariantsResponse]:
         """Looks for what should be impossible: accumulators that are not the sum of their deltas, accounts
-        likewise.
+        likewise, settlements that for over 24 hours exist only here.
         """
 
     @_abc_1.abstractmethod
