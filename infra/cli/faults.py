@@ -1,6 +1,6 @@
 """`yidi faults`: real traffic on a network that is broken on purpose, then an independent check.
 
-The network is of its own: one PostgreSQL per site, every role of one province in a process of its
+The network is of its own: one PostgreSQL per site, every role of both provinces in a process of its
 own, a proxy on each way between two sites, failpoints armed while it runs. The main thread breaks
 and heals it, since it owns the processes; the callers run in a thread with its own event loop.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from pathlib import Path
 from threading import Event
 from typing import Annotated, Any, TypeVar
 
@@ -25,21 +26,24 @@ from infra.cli.starting import prepare
 from infra.local.network import SITES, LocalSite, plan_network
 from infra.local.state import default_home
 from infra.local.supervisor import Network, temporary_network
-from infra.runtime.clock import SystemClock, business_day, monotonic_us, new_id
+from infra.runtime.clock import SystemClock, business_day, instant, monotonic_us, new_id
 from infra.runtime.config import NATION, ROLES, load_settings
-from loadtests.faults.check import Databases, Findings, check, count_open
+from infra.runtime.failpoints import Place
+from loadtests.faults.check import Databases, Findings, check, find_cancelled, find_open
 from loadtests.faults.injure import Injuries, parts_of
+from loadtests.faults.logs import unforeseen
+from loadtests.faults.people import make_insured
 from loadtests.faults.plan import TRAFFIC_MS, Parts, Round, make_plan
 from loadtests.faults.promises import Promises
 from loadtests.faults.traffic import Answer, Traffic, Way
-from loadtests.people import register
 
-WHOLE, SPLIT = "110000", "440000"
-"""The province in one process, and the one whose roles can each die alone."""
-CALLERS, PEOPLE = 8, 12
+BEIJING, GUANGDONG = "110000", "440000"
+CALLERS, PEOPLE = 12, 12
 """So few people that settlements meet at the same accumulators."""
 RECOVERY_S = 15.0
 """PROTOCOL: once all sites have been up for so long, nothing older is open."""
+_QUIET_S = 2 * RECOVERY_S
+"""A cancelled settlement is made final first, and then undone."""
 _POLL_S = 0.1
 T = TypeVar("T")
 
@@ -57,12 +61,19 @@ class Report:
     disagree: int = 0
     in_doubt_left: int = 0
     recovery_s_max: float = 0.0
+    paid_by_account: int = 0
+    postings: int = 0
+    places_armed: int = 0
+    places_acted: int = 0
+    unforeseen: int = 0
+    """Errors in the logs that are neither a refusal nor a lost connection."""
     findings: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was lost, doubled, disputed or left open."""
-        return not (self.lost or self.double or self.disagree or self.in_doubt_left)
+        """Whether nothing was lost, doubled, disputed, left open or unforeseen."""
+        wrong = self.lost + self.double + self.disagree + self.in_doubt_left + self.unforeseen
+        return wrong == 0
 
     def facts(self) -> dict[str, Any]:
         """The report for programs."""
@@ -88,10 +99,18 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result
 
     def stop(self) -> None:
-        """End the loop."""
+        """End the loop, and what is left in it when the run was broken off."""
+        self.run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @contextmanager
@@ -104,7 +123,11 @@ def _loop_thread() -> Iterator[_Loop]:
 
 
 def run_faults(
-    *, seed: int, rounds: int, on_progress: Callable[[str], None] = lambda _: None
+    *,
+    seed: int,
+    rounds: int,
+    logs: Path | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Break a network of its own for `rounds` rounds; must be called from the main thread."""
     with (
@@ -112,7 +135,6 @@ def run_faults(
             prepare=prepare,
             sites=_sites(),
             split=ROLES,
-            split_sites=(SPLIT,),
             postgres_per_site=True,
             proxied=True,
             failpoints=True,
@@ -120,7 +142,12 @@ def run_faults(
         ) as network,
         _loop_thread() as loop,
     ):
-        return _Run(network, loop, on_progress).all(make_plan(seed, rounds, parts_of(network.plan)))
+        try:
+            plan = make_plan(seed, rounds, parts_of(network.plan))
+            return _Run(network, loop, on_progress).all(plan)
+        finally:
+            if logs is not None:
+                shutil.copytree(network.home / "logs", logs, dirs_exist_ok=True)
 
 
 class _Run:
@@ -163,40 +190,72 @@ class _Run:
         done = self._loop.start(traffic.run(one.traffic_seed, seconds=seconds, callers=CALLERS))
         self._injuries.during(one.steps, seconds=seconds)
         self._injuries.heal()
-        healed_us = monotonic_us()
+        recovery_s, late = self._recovered()
         done()
-        recovery_s = self._recovered(healed_us)
+        self._quiet()
         before = self._seen
-        self._loop.run(traffic.ask(traffic.answers[before:]))
-        findings = self._judge(traffic.answers)
+        findings = self._judge(traffic.answers, late)
+        if self._report.ok:
+            # Only now: a posting that was lost and is sent again would be there again.
+            self._loop.run(traffic.ask(traffic.answers[before:]))
+            findings = self._judge(traffic.answers)
         self._report.rounds += 1
         self._report.recovery_s_max = round(max(self._report.recovery_s_max, recovery_s), 2)
+        self._tell_places(one)
         told = Counter(
             f"{answer.method} {answer.reason or answer.state}"
             for answer in traffic.answers[before:]
         )
         self._progress(
-            f"round {one.number}: {findings.settlements} settlements stand, recovered in"
-            f" {recovery_s:.1f} s; answers {dict(sorted(told.items()))}"
+            f"round {one.number}: {findings.settlements} settlements stand,"
+            f" {findings.paid_by_account} by account, {findings.postings} postings,"
+            f" recovered in {recovery_s:.1f} s; answers {dict(sorted(told.items()))}"
         )
 
-    def _recovered(self, healed_us: int) -> float:
-        """Seconds from healing until nothing is open, at most RECOVERY_S."""
+    def _tell_places(self, one: Round) -> None:
+        acted, armed = self._injuries.acted, self._injuries.armed
+        self._report.places_acted, self._report.places_armed = len(acted), len(armed)
+        idle = ", ".join(sorted(armed - set(acted)))
+        self._progress(
+            f"round {one.number}: {len(acted)} of {len(Place)} places have acted"
+            + (f"; armed without: {idle}" if idle else "")
+        )
+
+    def _recovered(self) -> tuple[float, list[str]]:
+        """Seconds until nothing is open that was opened before now, at most RECOVERY_S, and what
+        still is then. Traffic goes on: what it opens meanwhile has its own 15 seconds."""
+        healed_at, healed_us = instant(SystemClock()), monotonic_us()
         while True:
+            left = self._loop.run(find_open(self._databases, before=healed_at))
             seconds = (monotonic_us() - healed_us) / 1e6
-            if seconds > RECOVERY_S or not self._loop.run(count_open(self._databases)):
-                return seconds
+            if not left or seconds > RECOVERY_S:
+                return seconds, left
             Event().wait(_POLL_S)
 
-    def _judge(self, answers: list[Answer]) -> Findings:
+    def _quiet(self) -> None:
+        """Return when nothing moves any more, or when it has had time enough for that."""
+        until_us = monotonic_us() + int(_QUIET_S * 1e6)
+        while monotonic_us() < until_us:
+            open_rows = self._loop.run(
+                find_open(self._databases, before=instant(SystemClock()))
+            ) or self._loop.run(find_cancelled(self._databases))
+            if not open_rows:
+                return
+            Event().wait(_POLL_S)
+
+    def _judge(self, answers: list[Answer], late: Sequence[str] = ()) -> Findings:
         self._promises.take(answers[self._seen :])
         self._seen = len(answers)
         findings = self._loop.run(check(self._databases, self._promises))
+        findings.in_doubt_left = sorted({*findings.in_doubt_left, *late})
         report = self._report
         report.settlements = findings.settlements
+        report.paid_by_account, report.postings = findings.paid_by_account, findings.postings
         report.lost, report.double = len(findings.lost), len(findings.double)
         report.disagree, report.in_doubt_left = len(findings.disagree), len(findings.in_doubt_left)
-        report.findings = findings.all
+        unexpected = list(unforeseen(self._network.home / "logs"))
+        report.unforeseen = len(unexpected)
+        report.findings = [*findings.all, *(f"unforeseen: {text}" for text in unexpected)]
         return findings
 
 
@@ -207,27 +266,28 @@ async def _traffic(clients: Clients) -> Traffic:
     ways: list[Way] = []
     for site, area, care_place, treated in (
         (
-            SPLIT,
+            GUANGDONG,
             "440800",
-            WHOLE,
-            [(WHOLE, "H11010100001", WHOLE), (SPLIT, "H44080000001", "440800")],
+            BEIJING,
+            [(BEIJING, "H11010100001", BEIJING), (GUANGDONG, "H44080000001", "440800")],
         ),
-        (SPLIT, "440100", "440800", [(SPLIT, "H44080000001", "440800")]),
-        (WHOLE, WHOLE, "440100", [(SPLIT, "H44010000001", "440100")]),
+        (GUANGDONG, "440100", "440800", [(GUANGDONG, "H44080000001", "440800")]),
+        (BEIJING, BEIJING, "440100", [(GUANGDONG, "H44010000001", "440100")]),
     ):
-        credentials = await register(
+        people = await make_insured(
             clients,
             clock,
             number=PEOPLE,
             site=site,
             area=area,
             care_place=care_place,
-            filed_on=today - timedelta(days=30),
-            seed=int(area),
+            day=today,
         )
         for care_site, institution, care_area in treated:
-            ways.append(Way(care_site, institution, care_area, area, credentials))
-    return Traffic(clients, ways, day=today, run=new_id(clock)[-12:])
+            ways.append(Way(care_site, institution, care_area, area, people))
+    traffic = Traffic(clients, ways, day=today, run=new_id(clock)[-12:])
+    await traffic.open_accounts()
+    return traffic
 
 
 def _databases(network: Network) -> Databases:
@@ -252,7 +312,6 @@ def _planned_parts() -> Parts:
         20_000,
         sites=_sites(),
         split=ROLES,
-        split_sites=(SPLIT,),
         postgres_per_site=True,
         proxied=True,
     )
@@ -260,13 +319,14 @@ def _planned_parts() -> Parts:
 
 
 def _sites() -> list[LocalSite]:
-    return [site for site in SITES if site.code in (NATION, WHOLE, SPLIT)]
+    return [site for site in SITES if site.code in (NATION, BEIJING, GUANGDONG)]
 
 
 def faults(
     seed: Annotated[int, typer.Option(min=0, help="The same seed breaks the same things.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of faults.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    logs: Annotated[Path | None, typer.Option(help="Keep the logs of all processes here.")] = None,
     show_plan: Annotated[bool, typer.Option("--plan", help="Only show what would break.")] = False,
 ) -> None:
     """Break a network of its own while it settles, heal it, and check every answer ever given."""
@@ -276,7 +336,7 @@ def faults(
                 typer.echo(json.dumps({"round": one.number, **step.facts()}))
         return
     report = run_faults(
-        seed=seed, rounds=rounds, on_progress=lambda text: typer.echo(text, err=True)
+        seed=seed, rounds=rounds, logs=logs, on_progress=lambda text: typer.echo(text, err=True)
     )
     for finding in report.findings:
         typer.echo(finding, err=True)

@@ -6,20 +6,25 @@ row by row, and sums made here. Run it when traffic has stopped.
 | finding        | what it means                                                              |
 |----------------|----------------------------------------------------------------------------|
 | lost           | an answer is no longer true, or two answers contradict each other          |
-| double         | a bill with two live settlements, an original undone twice, an id twice    |
-| disagree       | a settlement, a day's money, an accumulator or an account that differs     |
-| in_doubt_left  | a row that is still PENDING or IN_DOUBT                                    |
+| double         | a bill with two live settlements, an original undone or a posting posted   |
+|                | twice, an id at two sites                                                  |
+| disagree       | a settlement, a day's money, an accumulator or an account that differs, a  |
+|                | posting that nobody asked for                                              |
+| in_doubt_left  | a row that is still PENDING or IN_DOUBT, a cancellation not carried out    |
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
+from loadtests.faults.postings import content_of
 from loadtests.faults.promises import NOTHING_PAID, STANDS, Promises
 
 NATION = "100000"
@@ -36,11 +41,26 @@ SELECT settlement_id::text AS id, state, kind, undoes::text AS undoes, instituti
 FROM settlement.care_journal
 """
 _DECISION = f"""
-SELECT settlement_id::text AS id, state, kind, undoes::text AS undoes, {_OUTCOME}
+SELECT settlement_id::text AS id, state, kind, undoes::text AS undoes, {_OUTCOME},
+       coalesce((balances->'account'->>'delta')::bigint, 0) AS account_delta
 FROM settlement.decision
 """
 _NATION = f"SELECT settlement_id::text AS id, kind, {_OUTCOME} FROM relay.outcome"
-_OPEN = "SELECT count(*) FROM settlement.care_journal WHERE state IN ('PENDING', 'IN_DOUBT')"
+_OPEN = """
+SELECT settlement_id::text AS id, state, kind FROM settlement.care_journal
+WHERE state IN ('PENDING', 'IN_DOUBT') AND opened_at < $1
+"""
+_CANCELLED = """
+SELECT j.settlement_id::text AS id FROM settlement.care_journal AS j
+WHERE j.state = 'COMPLETED' AND j.cancel_requested AND NOT EXISTS (
+    SELECT FROM settlement.care_journal AS u
+    WHERE u.undoes = j.settlement_id AND u.state = 'COMPLETED')
+"""
+_POSTINGS = """
+SELECT posting_id::text AS id, insured_area AS area, insurance, person_id::text AS person_id,
+       source, balances::text AS balances
+FROM settlement.external
+"""
 _LIST = """jsonb_array_elements(CASE WHEN jsonb_typeof(balances->'accumulators') = 'array'
     THEN balances->'accumulators' ELSE '[]'::jsonb END)"""
 _DECIDED = f"""
@@ -78,6 +98,7 @@ FROM summed FULL JOIN settlement.account AS a USING (account_id)
 WHERE coalesce(summed.total, 0) <> coalesce(a.balance_fen, 0)
 """
 _SETTLE, _UNDOS = 2, (3, 4)
+_OPEN_STATES = ("PENDING", "IN_DOUBT")
 Row = Mapping[str, Any]
 Databases = Mapping[str, Mapping[str, Any]]
 """Site → how asyncpg connects to its database as superuser."""
@@ -88,6 +109,9 @@ class Findings:
     """What is wrong, each in a sentence; `settlements` counts those that stand."""
 
     settlements: int = 0
+    paid_by_account: int = 0
+    """Those in which an account paid or got back."""
+    postings: int = 0
     lost: list[str] = field(default_factory=list)
     double: list[str] = field(default_factory=list)
     disagree: list[str] = field(default_factory=list)
@@ -111,19 +135,43 @@ class Books:
     """Ids that two sites hold in the same kind of journal."""
     balances: list[str] = field(default_factory=list)
     """Accumulators and accounts that are not the sum of their deltas."""
+    cancelled: list[str] = field(default_factory=list)
+    """Settlements that stand, were cancelled, and have not been undone."""
+    postings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Posting → its source, and everything it means."""
 
 
-async def count_open(databases: Databases) -> int:
-    """Rows of all care places whose outcome is not known."""
-    found = 0
+async def find_open(databases: Databases, *, before: datetime) -> list[str]:
+    """The rows of all care places opened `before` whose outcome is not known, in sentences."""
+    return [_open_row(row) for rows in await _of_all(databases, _OPEN, before) for row in rows]
+
+
+async def find_cancelled(databases: Databases) -> list[str]:
+    """Cancelled settlements that stand and have not been undone, in sentences."""
+    return [
+        _cancelled_row(row["id"]) for rows in await _of_all(databases, _CANCELLED) for row in rows
+    ]
+
+
+async def _of_all(databases: Databases, statement: str, *arguments: Any) -> list[list[Row]]:
+    """What every care place's database answers."""
+    found: list[list[Row]] = []
     for site, at in databases.items():
         if site != NATION:
             connection = await asyncpg.connect(**at)
             try:
-                found += await connection.fetchval(_OPEN)
+                found.append(await connection.fetch(statement, *arguments))
             finally:
                 await connection.close()
     return found
+
+
+def _open_row(row: Row) -> str:
+    return f"settlement {row['id']} is {row['state']} (kind {row['kind']})"
+
+
+def _cancelled_row(key: str) -> str:
+    return f"settlement {key} was cancelled, stands, and is not undone"
 
 
 async def check(databases: Databases, promises: Promises) -> Findings:
@@ -148,29 +196,54 @@ async def _read(connection: Any, site: str, books: Books) -> None:
             if row["id"] in journal:
                 books.twice.append(f"settlement {row['id']} is at two sites, one of them {site}")
             journal[row["id"]] = row
-    posted = await connection.fetchval("SELECT to_regclass('settlement.external') IS NOT NULL")
-    deltas = f"{_DECIDED} UNION ALL {_POSTED}" if posted else _DECIDED
+    books.cancelled += [row["id"] for row in await connection.fetch(_CANCELLED)]
+    for row in await connection.fetch(_POSTINGS):
+        if row["id"] in books.postings:
+            books.twice.append(f"posting {row['id']} is at two sites, one of them {site}")
+        books.postings[row["id"]] = (row["source"], _content(row))
+    deltas = f"{_DECIDED} UNION ALL {_POSTED}"
     for row in await connection.fetch(_ACCUMULATORS.format(deltas=deltas)):
         books.balances.append(f"accumulator at {site} {dict(row)}")
-    tables = ["decision", *(["external"] if posted else [])]
+    tables = ("decision", "external")
     deltas = " UNION ALL ".join(_ACCOUNT_DELTA.format(table=table) for table in tables)
     for row in await connection.fetch(_ACCOUNTS.format(deltas=deltas)):
         books.balances.append(f"account at {site} {dict(row)}")
+
+
+def _content(row: Row) -> str:
+    balances = json.loads(row["balances"])
+    account = balances["account"]
+    return content_of(
+        row["area"],
+        row["insurance"],
+        row["person_id"],
+        row["source"],
+        {one["period"]: one["delta"] for one in balances["accumulators"]},
+        (account["account_id"], account["delta"]) if account else None,
+    )
 
 
 def judge(books: Books, promises: Promises) -> Findings:
     """The findings of books that were read."""
     findings = Findings(
         settlements=sum(row["state"] == "COMMITTED" for row in books.decisions.values()),
+        paid_by_account=sum(row["account_delta"] != 0 for row in books.decisions.values()),
+        postings=len(books.postings),
         lost=[*promises.broken, *_lost(books, promises)],
         double=[*books.twice, *_double(books)],
         in_doubt_left=[
-            f"settlement {key} is {row['state']} (kind {row['kind']})"
-            for key, row in books.care.items()
-            if row["state"] in ("PENDING", "IN_DOUBT")
+            *(_open_row(row) for row in books.care.values() if row["state"] in _OPEN_STATES),
+            *(_cancelled_row(key) for key in books.cancelled),
         ],
     )
-    findings.disagree = [*books.balances, *_disagree(books), *_days(books), *_undos(books)]
+    findings.disagree = [
+        *books.balances,
+        *_disagree(books),
+        *_days(books),
+        *_undos(books),
+        *_accounts(books),
+        *_unasked(books, promises),
+    ]
     return findings
 
 
@@ -193,6 +266,10 @@ def _lost(books: Books, promises: Promises) -> Iterator[str]:
         row = books.decisions.get(key)
         if row is None or row["undoes"] != original:
             yield f"{key} was answered as the undo of {original} and is not"
+    for key, content in promises.postings.items():
+        _, stored = books.postings.get(key, ("", None))
+        if stored != content:
+            yield f"posting {key} was answered as posted with {content} and is {stored}"
 
 
 def _double(books: Books) -> Iterator[str]:
@@ -209,13 +286,30 @@ def _double(books: Books) -> Iterator[str]:
     for bill, keys in live.items():
         if len(keys) > 1:
             yield f"bill {bill} has the live settlements {keys}"
+    sources = Counter(source for source, _ in books.postings.values())
+    for source, times in sources.items():
+        if times > 1:
+            yield f"the posting of {source} was posted {times} times"
+
+
+def _accounts(books: Books) -> Iterator[str]:
+    """What an outcome says that the account pays is what it was charged."""
+    for key, row in books.decisions.items():
+        if row["account_delta"] != -(row["account_fen"] or 0):
+            yield f"{key} says account {row['account_fen']}, charged {row['account_delta']}"
+
+
+def _unasked(books: Books, promises: Promises) -> Iterator[str]:
+    for key, (_, content) in books.postings.items():
+        if content not in promises.asked_postings.get(key, ()):
+            yield f"posting {key} holds {content}, which nobody asked for"
 
 
 def _disagree(books: Books) -> Iterator[str]:
     """Settlements that one journal holds otherwise than another; open ones are not told here."""
     for key in sorted({*books.care, *books.decisions, *books.nation}):
         care, decision = books.care.get(key), books.decisions.get(key)
-        if care is not None and care["state"] in ("PENDING", "IN_DOUBT"):
+        if care is not None and care["state"] in _OPEN_STATES:
             continue
         journaled = books.nation.get(key)
         completed = care is not None and care["state"] == "COMPLETED"
@@ -238,7 +332,7 @@ def _disagree(books: Books) -> Iterator[str]:
 
 def _days(books: Books) -> Iterator[str]:
     """Money per day and pair of sites; what is open at care is left out of the others."""
-    open_rows = {key for key, row in books.care.items() if row["state"] in ("PENDING", "IN_DOUBT")}
+    open_rows = {key for key, row in books.care.items() if row["state"] in _OPEN_STATES}
     sums: dict[tuple[str, str, str], dict[str, Counter[str]]] = defaultdict(dict)
     journals = {"care": books.care, "insured": books.decisions, "nation": books.nation}
     for journal, rows in journals.items():

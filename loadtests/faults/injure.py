@@ -10,10 +10,15 @@ from collections import Counter
 from threading import Event
 
 from infra.local.network import NetworkPlan
+from infra.local.processes import LocalNetworkError
 from infra.local.supervisor import Network
 from infra.runtime.clock import monotonic_us
-from infra.runtime.failpoints import arm, disarm
+from infra.runtime.failpoints import Place, arm, disarm
 from loadtests.faults.plan import Parts, Step
+
+_STALE_US = 200_000
+"""A process may act on a disarmed failpoint until it looks again, 50 ms later at most."""
+_ATTEMPTS = 3
 
 
 def parts_of(plan: NetworkPlan) -> Parts:
@@ -32,11 +37,19 @@ class Injuries:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._frozen: set[str] = set()
-        self._armed = 0
+        self._armed: dict[str, Place] = {}
+        """Name of a fault's file → its place."""
         self.kills: Counter[str] = Counter()
         """What was killed, by process name or `postgres-SITE`, by us or by a failpoint."""
         self.faults = 0
         """Faults done, kills among them; a failpoint counts when it acts."""
+        self.acted: Counter[Place] = Counter()
+        """How often each failpoint has acted."""
+
+    @property
+    def armed(self) -> set[Place]:
+        """The failpoints armed so far."""
+        return set(self._armed.values())
 
     def during(self, steps: tuple[Step, ...], *, seconds: float) -> None:
         """Do the steps at their times; return when `seconds` are over."""
@@ -51,24 +64,39 @@ class Injuries:
         network = self._network
         if network.proxies is not None:
             network.proxies.heal()
-        self.faults += disarm(network.plan.failpoints_folder)
+        folder = network.plan.failpoints_folder
+        # Counted before they go; one that acts between is counted among the faults alone.
+        self.acted.update(self._armed[token.name[:4]] for token in folder.glob("*.fired.*"))
+        self.faults += disarm(folder)
+        _wait_until(monotonic_us() + _STALE_US)
+        self.faults += disarm(folder)
         for name in self._frozen:
             network.children[name].process.send_signal(signal.SIGCONT)
         self._frozen.clear()
         for database in network.databases.values():
             database.start()
-        for name, child in list(network.children.items()):
-            if child.process.poll() is not None:
-                self.kills[name] += 1
-                network.spawn(child.plan)
-        network.wait_healthy()
+        for _ in range(_ATTEMPTS):
+            for name, child in list(network.children.items()):
+                if child.process.poll() is not None:
+                    self.kills[name] += 1
+                    network.spawn(child.plan)
+            try:
+                network.wait_healthy()
+            except LocalNetworkError as error:
+                if all(child.process.poll() is None for child in network.children.values()):
+                    raise  # it runs and does not serve; one that died late starts again
+                failure = error
+            else:
+                return
+        raise failure
 
     def _do(self, step: Step) -> None:
         network = self._network
         if step.kind == "failpoint":
             assert step.fault is not None
-            self._armed += 1
-            arm(network.plan.failpoints_folder, f"{self._armed:04}", step.fault)
+            name = f"{len(self._armed):04}"
+            self._armed[name] = step.fault.place
+            arm(network.plan.failpoints_folder, name, step.fault)
             return
         self.faults += 1
         if step.kind == "kill":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from loadtests.faults.traffic import Answer
+from loadtests.faults.traffic import POST, POSTED, Answer
 
 K = TypeVar("K")
 STANDS, NOTHING_PAID = "COMPLETED", "NOTHING_PAID"
@@ -36,9 +37,14 @@ class Promises:
     """Settlement id → digest of its outcome header, hex."""
     undone: dict[str, str] = field(default_factory=dict)
     """Undo → the settlement that it undid."""
+    postings: dict[str, str] = field(default_factory=dict)
+    """Posting → everything it means, once it was answered as posted."""
+    asked_postings: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Posting → what was asked to be posted under its id, answered or not."""
     broken: list[str] = field(default_factory=list)
     """Two answers that cannot both be true."""
     _by_request: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    _told_of_posting: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def take(self, answers: Iterable[Answer]) -> None:
         """Add what `answers` promise."""
@@ -46,7 +52,9 @@ class Promises:
             self._take(answer)
 
     def _take(self, answer: Answer) -> None:
-        if answer.reason in _STANDS:
+        if answer.method == POST:
+            self._take_posting(answer)
+        elif answer.reason in _STANDS:
             self._promise(answer.named_id, STANDS, answer)
         elif answer.reason:
             if answer.named_id and answer.reason not in _SAYS_NOTHING:
@@ -64,6 +72,16 @@ class Promises:
                 self._same(self.undone, answer.settlement_id, answer.asked_id, answer)
         elif answer.state in _FINAL_REFUSED:
             self._promise(answer.settlement_id, NOTHING_PAID, answer)
+
+    def _take_posting(self, answer: Answer) -> None:
+        posting_id, content = answer.request_id, answer.content
+        self.asked_postings[posting_id].add(content)
+        if answer.state == POSTED:
+            self._same(self.postings, posting_id, content, answer)
+        if answer.state == POSTED or answer.reason == "EXTERNAL_CONFLICT":
+            # What stands under an id stands for ever, so each content of it has one answer.
+            told = answer.state or answer.reason
+            self._same(self._told_of_posting, (posting_id, content), told, answer)
 
     def _same_request(self, answer: Answer, settlement_id: str) -> None:
         # A question by request id is a question about the settlement of that request. A reversal

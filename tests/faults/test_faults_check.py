@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadtests.faults.check import Books, Findings, judge
+from loadtests.faults.logs import unforeseen
 from loadtests.faults.promises import Promises
-from loadtests.faults.traffic import Answer
+from loadtests.faults.traffic import POST, POSTED, Answer
 
 MONEY = [
     "total_fen",
@@ -39,6 +41,7 @@ def row(key: str, state: str, **changed: Any) -> dict[str, Any]:
         "bill_id": "1",
         "digest": f"d{key}" if settled else None,
         "sound": True,
+        "account_delta": 0,
         "day": "2026-11-22" if settled else None,
         "care_site": "110000",
         "insured_site": "440000",
@@ -83,6 +86,11 @@ def told(*answers: Answer) -> Promises:
     return promises
 
 
+def posted(key: str, content: str, **changed: Any) -> Answer:
+    return answer(**{"method": POST, "request_id": key, "state": POSTED, "content": content,
+                     **changed})  # fmt: skip
+
+
 def kinds(findings: Findings) -> set[str]:
     return {text.split(":")[0] for text in findings.all}
 
@@ -107,7 +115,13 @@ def test_books_that_agree_have_no_finding() -> None:
                named_id="u"),
         answer(method="Reverse", request_id="R6", asked_id="x", state="ABORTED"),
         answer(request_id="R7", reason="OUTCOME_PENDING", named_id="zzz"),
+        posted("p", "what p means"),
+        posted("p", "what p means"),
+        posted("p", "something else", state="", reason="EXTERNAL_CONFLICT"),
+        posted("q", "what q means", state="", reason="SERVICE_UNAVAILABLE"),
+        posted("nothing", "never arrived", state="", reason="SERVICE_UNAVAILABLE"),
     )  # fmt: skip
+    found.postings = {"p": ("S1", "what p means"), "q": ("S2", "what q means")}
     findings = judge(found, promises)
     assert findings.all == []
     assert findings.settlements == 3
@@ -134,6 +148,30 @@ def test_an_open_row_is_in_doubt_and_nothing_else(state: str) -> None:
 )
 def test_an_answer_that_is_no_longer_true_is_lost(promise: Answer) -> None:
     assert kinds(judge(books("a"), told(promise))) == {"lost"}
+
+
+@pytest.mark.parametrize(
+    ("postings", "answers", "wrong"),
+    [
+        ({}, [posted("p", "x")], {"lost"}),
+        ({"p": ("S", "x")}, [posted("p", "x"), posted("p", "y")], {"lost"}),
+        ({"p": ("S", "x")},
+         [posted("p", "x"), posted("p", "x", state="", reason="EXTERNAL_CONFLICT")], {"lost"}),
+        ({"p": ("S", "y")}, [posted("p", "x")], {"lost", "disagree"}),
+        ({"p": ("S", "x"), "w": ("S", "x")}, [posted("p", "x"), posted("w", "x")], {"double"}),
+        ({"p": ("S", "x"), "w": ("T", "x")}, [posted("p", "x")], {"disagree"}),
+    ],
+)  # fmt: skip
+def test_a_posting_that_is_lost_doubled_or_unasked_is_found(
+    postings: dict[str, tuple[str, str]], answers: list[Answer], wrong: set[str]
+) -> None:
+    assert kinds(judge(Books(postings=postings), told(*answers))) == wrong
+
+
+def test_a_cancellation_that_is_not_carried_out_is_in_doubt() -> None:
+    found = books("a")
+    found.cancelled.append("a")
+    assert kinds(judge(found, told())) == {"in_doubt_left"}
 
 
 def test_two_answers_to_one_request_are_lost() -> None:
@@ -167,6 +205,12 @@ def test_each_difference_between_the_journals_disagrees() -> None:
         lambda found: found.care["a"].update(day="2026-11-23"),
         lambda found: found.care["a"].update(sound=False),
         lambda found: found.balances.append("accumulator"),
+        lambda found: found.decisions["a"].update(account_delta=-1),
+        lambda found: [
+            found.care["a"].update(account_fen=5),
+            found.nation["a"].update(account_fen=5),
+            found.decisions["a"].update(account_fen=5, account_delta=5),
+        ],
         lambda found: undone(found, "a", "u", total_fen=-99),
         lambda found: undone(found, "missing", "u"),
     ):
@@ -182,3 +226,14 @@ def test_inside_a_site_the_nation_hears_nothing() -> None:
     assert kinds(judge(found, told())) == {"disagree"}
     found.nation.clear()
     assert judge(found, told()).all == []
+
+
+def test_errors_that_nobody_foresaw_are_found_in_the_logs(tmp_path: Path) -> None:
+    lines = [
+        '{"event": "internal", "method": "/a/B", "at": ["KeyError", "x.py:1 f"]}',
+        '{"event": "recovery waits", "reason": "DATABASE_UNAVAILABLE"}',
+        "Traceback of a library",
+        '{"event": "inter',
+    ]
+    (tmp_path / "440000-4.log").write_text("\n".join(lines), encoding="utf-8")
+    assert list(unforeseen(tmp_path)) == ["440000-4: internal /a/B: KeyError, x.py:1 f"]

@@ -1,9 +1,9 @@
-"""The plan of faults is a pure function of its seed, and meets everything in the long run."""
+"""The plan of faults is a pure function of its seed, and soon meets everything."""
 
 from __future__ import annotations
 
-from infra.runtime.failpoints import Place
-from loadtests.faults.plan import TRAFFIC_MS, Parts, make_plan
+from infra.runtime.failpoints import Action, Place
+from loadtests.faults.plan import AFTER_DOUBT, TRAFFIC_MS, Parts, make_plan
 
 PARTS = Parts(
     processes=("100000-0", "110000-0", "440000-0", "440000-1"),
@@ -29,7 +29,6 @@ def test_steps_are_ordered_and_leave_time_to_act() -> None:
     for one in make_plan(5, 100, PARTS):
         times = [step.at_ms for step in one.steps]
         assert times == sorted(times)
-        assert 2 <= len(times) <= 4
         assert all(0 < at_ms < TRAFFIC_MS for at_ms in times)
 
 
@@ -47,8 +46,17 @@ def test_steps_name_parts_of_the_network() -> None:
             assert (step.fault is not None) == (step.kind == "failpoint")
 
 
-def test_three_rounds_meet_every_kind_and_a_long_plan_every_place() -> None:
-    short = {step.kind for one in make_plan(1, 3, PARTS) for step in one.steps}
-    assert short == {"kill", "freeze", "link", "database", "failpoint"}
-    long = [step.fault for one in make_plan(1, 200, PARTS) for step in one.steps]
-    assert {fault.place for fault in long if fault is not None} == set(Place)
+def test_three_rounds_meet_every_kind_and_eight_every_place() -> None:
+    for seed in range(20):
+        short = {step.kind for one in make_plan(seed, 3, PARTS) for step in one.steps}
+        assert short == {"kill", "freeze", "link", "database", "failpoint"}
+        long = [step.fault for one in make_plan(seed, 8, PARTS) for step in one.steps]
+        assert {fault.place for fault in long if fault is not None} == set(Place)
+
+
+def test_what_only_doubt_leads_to_comes_with_lost_answers() -> None:
+    for one in make_plan(13, 30, PARTS):
+        faults = [step.fault for step in one.steps if step.fault is not None]
+        lost = {fault.place for fault in faults if fault.action is Action.LOSE_ANSWER}
+        if AFTER_DOUBT & {fault.place for fault in faults}:
+            assert lost >= {Place.GATEWAY_RELAY_AFTER, Place.GATEWAY_INSURED_AFTER}
