@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from healing import Healing, opening
@@ -13,16 +14,27 @@ from hypothesis import strategies as st
 from peers import Ask, Pass, Questions, Results
 from world import BEIJING, GUANGDONG, Patient, envelope, outcomes
 
-from infra.runtime.clock import instant, monotonic_us, new_id
+from infra.runtime.clock import instant, new_id
 from infra.runtime.errors import Reason, Refusal
 from infra.runtime.exchange import ExchangeClient
+from infra.runtime.failpoints import (
+    Action,
+    Failpoints,
+    Fault,
+    FolderFailpoints,
+    Place,
+    arm,
+    disarm,
+)
+from infra.runtime.links import stub
 from services.settlement.closing import closing_of
 from services.settlement.domain.recovery import FIRST_MS, LAST_MS, SWEEP_AFTER_MS, wait_ms
 from services.settlement.domain.states import State
 from services.settlement.recovering import LEASE
 from services.settlement.store.care import Closing
 from yidi.common.v1 import envelope_pb2, types_pb2
-from yidi.settlement.v1 import care_pb2, care_pb2_grpc
+from yidi.relay.v1 import relay_pb2_grpc
+from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2_grpc
 
 ABORTED = types_pb2.SETTLEMENT_STATE_ABORTED
 
@@ -346,41 +358,115 @@ async def test_an_answer_that_cannot_be_read_spoils_only_its_own(healing: Healin
     assert closing_of(item).state is State.IN_DOUBT
 
 
-async def test_five_thousand_doubtful_rows_drain_beside_new_work(healing: Healing) -> None:
-    """512 of them were decided. New settlements are answered meanwhile."""
-    patients = await healing.world.patients(256)
-    sent = [envelope(patients[n % 256], healing.clock, in_scope_fen=10_000) for n in range(512)]
-    for part in (sent[:256], sent[256:]):
-        answers = await asyncio.gather(*(healing.exchange_one(one) for one in part))
-        assert all(answer.HasField("committed") for answer in answers)
-    openings = [
-        opening(healing, settlement_id=one.id, payload_digest=one.payload_digest) for one in sent
-    ] + [opening(healing) for _ in range(5_000 - len(sent))]
+DOUBTFUL, BATCH = 5_000, 256
+
+
+async def test_five_thousand_doubtful_rows_drain_beside_new_work(
+    healing: Healing, tmp_path: Path
+) -> None:
+    """Their answers were lost by failpoints: half were decided, half never left. While each batch
+    of questions is under way a new settlement begins and ends; a stream of others goes on beside.
+    """
+    points = FolderFailpoints(tmp_path, site=BEIJING)
+    channel = healing.world.channel(BEIJING, "settlement")
+    exchange = ExchangeClient(
+        insured=stub(insured_pb2_grpc.InsuredServiceStub, channel),
+        relay=stub(relay_pb2_grpc.RelayServiceStub, channel),
+        failpoints=points,
+    )
+    patients = await healing.world.patients(BATCH)
+    doubtful: list[str] = []
+    for place, action in (
+        (Place.GATEWAY_RELAY_AFTER, Action.LOSE_ANSWER),
+        (Place.GATEWAY_RELAY_BEFORE, Action.RAISE),
+    ):
+        arm(tmp_path, "lost", Fault(place=place, action=action, times=0))
+        await _until_acting(points, place)
+        for start in range(0, DOUBTFUL // 2, BATCH):
+            part = patients[: min(BATCH, DOUBTFUL // 2 - start)]
+            doubtful += await _lose(healing, exchange, part)
+    decided = {one.id for one in healing.peer.received}
+    assert decided == set(doubtful[: DOUBTFUL // 2])
+    assert len(set(doubtful)) == DOUBTFUL
+    assert await _states(healing, doubtful) == {("IN_DOUBT", 0): DOUBTFUL}
+    disarm(tmp_path)
+    await _until_acting(points, None)
+    healing.peer.received.clear()
+
+    newcomers = await healing.world.patients(60)
+    beside, stream = newcomers[:20], newcomers[20:]
+    batches: list[int] = []
+    during: list[str] = []
+
+    async def interrupt(items: Questions, onward: Ask) -> Results:
+        """The answers are held until one more new settlement is made: who starved would stop it."""
+        results = await onward(items)
+        request = healing.world.request(beside[len(batches)])
+        batches.append(len(items))
+        during.append((await healing.world.settle(request)).settlement_id)
+        return results
+
+    healing.peer.resolve = interrupt
+    recovery = healing.recovery(exchange=exchange)
+    async with asyncio.timeout(30):
+        await recovery.tick()
+        draining = asyncio.ensure_future(recovery.settle_all())
+        streamed = [
+            (await healing.world.settle(healing.world.request(one))).settlement_id for one in stream
+        ]
+        await draining
+    assert sum(batches) == DOUBTFUL
+    assert len(batches) == len(during) == -(-DOUBTFUL // BATCH), "no batch without a new one"
+    new = {*during, *streamed}
+    assert {await healing.state(one) for one in new} == {"COMPLETED"}
+    assert {one.id for one in healing.peer.received} == new, "a commit is never sent again"
+    half = DOUBTFUL // 2
+    # Each was asked about once: no question ran out of time behind the new work either.
+    assert await _states(healing, doubtful) == {("COMPLETED", 1): half, ("ABORTED", 1): half}
+    assert await _states(healing, doubtful[:half]) == {("COMPLETED", 1): half}
+    await healing.journals_agree()
+
+
+async def _until_acting(points: Failpoints, place: Place | None) -> None:
+    """Return when what is armed acts at `place`, or when nothing acts at the exchange any more."""
+    hop = (Place.GATEWAY_RELAY_BEFORE, Place.GATEWAY_RELAY_AFTER)
+    async with asyncio.timeout(5):
+        while True:
+            acting = None
+            for one in hop:
+                try:
+                    await points.at(one)
+                except Refusal:
+                    acting = one
+            if acting is place:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def _lose(
+    healing: Healing, exchange: ExchangeClient, patients: Sequence[Patient]
+) -> list[str]:
+    """Open a settlement for each, send them in one batch, close them with what came back."""
+    sent = [envelope(one, healing.clock, in_scope_fen=10_000) for one in patients]
     now = instant(healing.clock)
-    for start in range(0, 5_000, 256):
-        part = openings[start : start + 256]
-        await healing.care.open(part, now)
-        await healing.care.close(
-            [Closing(o.settlement_id, State.IN_DOUBT, None, None, None, b"") for o in part], now
-        )
-    newcomers = await healing.world.patients(20)
-    recovery = healing.recovery()
-    began = monotonic_us()
-    await recovery.tick()
-    draining = asyncio.ensure_future(recovery.settle_all())
-    answered = [await healing.world.settle(healing.world.request(one)) for one in newcomers[:3]]
-    assert not draining.done(), "new work did not wait for the end of the old"
-    answered += await asyncio.gather(
-        *(healing.world.settle(healing.world.request(one)) for one in newcomers[3:])
+    await healing.care.open(
+        [opening(healing, settlement_id=one.id, payload_digest=one.payload_digest) for one in sent],
+        now,
     )
-    await draining
-    await healing.heal(recovery, rounds=1)
-    assert (monotonic_us() - began) / 1e6 < 20
-    assert len(answered) == 20
-    counted = await (await healing.world.admin(BEIJING)).fetch(
-        "SELECT state, count(*) FROM settlement.care_journal WHERE settlement_id = ANY($1::uuid[]) "
-        "GROUP BY state",
-        [one.settlement_id for one in openings],
+    with pytest.raises(Refusal) as lost:
+        await exchange.exchange(types_pb2.ROUTE_CROSS_PROVINCE, sent, 10)
+    items = [care_pb2.CloseItem(id=one.id) for one in sent]
+    for item in items:
+        item.refused.status.CopyFrom(lost.value.status())
+    await healing.care.close([closing_of(item) for item in items], now)
+    return [one.id for one in sent]
+
+
+async def _states(healing: Healing, ids: Sequence[str]) -> dict[tuple[str, int], int]:
+    """How many of the settlements are in which state after how many questions."""
+    rows = await (await healing.world.admin(BEIJING)).fetch(
+        """SELECT state, attempts, count(*)::int AS number FROM settlement.care_journal
+           WHERE settlement_id = ANY($1::uuid[]) GROUP BY 1, 2""",
+        list(ids),
     )
-    assert dict(map(tuple, counted)) == {"COMPLETED": 512, "ABORTED": 4_488}
-    assert not [one for one in healing.peer.received if one.id in {o.id for o in sent}]
+    return {(row["state"], row["attempts"]): row["number"] for row in rows}

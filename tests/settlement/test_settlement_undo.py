@@ -13,7 +13,7 @@ from healing import MIDNIGHT_MS, Healing
 from peers import Pass, Results
 from world import BEIJING, GUANGDONG, GUANGZHOU, ZHANJIANG, Patient, envelope, outcomes
 
-from infra.runtime.errors import Refusal
+from infra.runtime.errors import Reason, Refusal
 from infra.runtime.journal import AMOUNTS
 from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
@@ -299,6 +299,53 @@ async def test_a_cancelled_settlement_that_stands_is_undone_by_recovery(
     assert told.settlement_id == str(row["undone_by"])
     assert told.state == COMPLETED
     _is_negation(row["outcome_header"], told.result.outcome_header)
+    assert set(map(sum, (await _accumulators(healing, patient)).values())) == {0}
+    await healing.journals_agree()
+
+
+@pytest.mark.parametrize("failure", ["not sent on", "decided", "aborted"])
+async def test_an_automatic_undo_that_came_to_nothing_is_replaced(
+    healing: Healing, patient: Patient, failure: str
+) -> None:
+    """REJECTED (by a hop that sent nothing on, or decided) or ABORTED: a new id, and it stands."""
+    settlement_id = await healing.doubtful(healing.world.request(patient))
+    assert (await _cancel(healing, settlement_id)).name == "OUTCOME_PENDING"
+    former: list[str] = []
+
+    async def fail(envelopes: Envelopes, onward: Pass) -> Results:
+        results = []
+        for one in envelopes:
+            former.append(one.id)
+            result = envelope_pb2.ExchangeResult(id=one.id)
+            if failure == "not sent on":
+                full = Refusal(Reason.ERROR_REASON_OVERLOADED)
+                result.error.CopyFrom(full.status())
+                result.not_forwarded = True
+            elif failure == "decided":
+                late = Refusal(Reason.ERROR_REASON_REFUND_INSTEAD)
+                rejection = envelope_pb2.Rejection(settlement_id=one.id, status=late.status())
+                result.rejected = rejection.SerializeToString()
+            results.append(result)
+        return results
+
+    healing.peer.answer = fail
+    await healing.heal(rounds=3)
+    assert len(former) == 1, "one at a time, also while it is not known what becomes of it"
+    first = await healing.row(former[0])
+    assert first["state"] == ("ABORTED" if failure == "aborted" else "REJECTED")
+    original = await healing.row(settlement_id)
+    assert (str(original["undone_by"]), original["bill"]) == (former[0], "COMPLETED")
+    assert (await _cancel(healing, settlement_id)).name == "OUTCOME_PENDING", "not yet undone"
+    healing.peer.reset()
+    healing.clock.ms += 11_000
+    await healing.heal(*(healing.recovery() for _ in range(2)))
+    original = await healing.row(settlement_id)
+    second = str(original["undone_by"])
+    assert second != former[0]
+    assert (await healing.state(second), original["bill"]) == ("COMPLETED", "UNDONE")
+    assert await healing.state(former[0]) == first["state"]
+    assert [one.id for one in healing.peer.received] == [second]
+    assert (await _cancel(healing, settlement_id)).settlement_id == second
     assert set(map(sum, (await _accumulators(healing, patient)).values())) == {0}
     await healing.journals_agree()
 
