@@ -30,8 +30,9 @@ $(READY): requirements.lock pyproject.toml infra/setup.sh
 demo: $(READY)
 	@$(BIN)/yidi demo $(ARGS)
 
+# Two workers: each folder that shares a network or a database is run by one of them.
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 test-unit: $(READY)
 	@$(BIN)/python -m pytest -m unit $(ARGS)
@@ -40,7 +41,7 @@ test-contract: $(READY)
 	@$(BIN)/python -m pytest -m contract $(ARGS)
 
 test-integration: $(READY)
-	@$(BIN)/python -m pytest -m integration $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m integration $(ARGS)
 
 lint: $(READY)
 	@echo "ruff check";          $(BIN)/ruff check .

@@ -23,6 +23,8 @@ from infra.runtime.config import Settings
 
 _INTEGRATION_FIXTURES = frozenset({"postgres", "database", "settings", "network"})
 _INTEGRATION_FOLDERS = frozenset({"infra_local", "integration", "faults", "e2e"})
+_SHARING_FOLDERS = frozenset({"cli", "e2e", "faults", "path", "settlement", "relay", "runtime"})
+"""Folders whose tests share something that is dear to start: one worker runs each of them."""
 _CONTRACT_FOLDERS = frozenset({"contracts", "house"})
 _numbers = count(1)
 
@@ -34,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(here).parts[0]
+        shared = folder if folder in _SHARING_FOLDERS else str(item.path.relative_to(here))
+        item.add_marker(pytest.mark.xdist_group(shared))
         if folder in _CONTRACT_FOLDERS:
             item.add_marker("contract")
         elif folder in _INTEGRATION_FOLDERS or not _INTEGRATION_FIXTURES.isdisjoint(

@@ -25,7 +25,6 @@ from yidi.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 
 CLOCK = SystemClock()
 SITE_OF = {BEIJING: BEIJING, GUANGZHOU: GUANGDONG, ZHANJIANG: GUANGDONG}
-_POLL_S = 0.05
 T = TypeVar("T")
 
 
@@ -35,7 +34,7 @@ async def until(look: Callable[[], Awaitable[T]], *, within_s: float) -> T:
         while True:
             if found := await look():
                 return found
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(0.05)
 
 
 @dataclass(frozen=True, slots=True)

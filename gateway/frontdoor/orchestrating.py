@@ -200,9 +200,8 @@ class Orchestrator:
             if first and not running.settlement_id:
                 running.abandoned = True
                 raise Refusal(Reason.ERROR_REASON_DEADLINE_TOO_SHORT) from None
-            raise pending(
-                running.settlement_id or claim.request_id, types_pb2.SETTLEMENT_STATE_PENDING
-            ) from None
+            # Whoever joined before there was an id asks by the request id.
+            raise pending(running.settlement_id, types_pb2.SETTLEMENT_STATE_PENDING) from None
 
     def _start(self, claim: Claim, running: Running, work: Coroutine[Any, Any, Finished]) -> None:
         running.task = asyncio.get_running_loop().create_task(work)

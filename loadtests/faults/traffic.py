@@ -15,10 +15,9 @@ from datetime import date
 from itertools import count
 from random import Random
 from typing import Any
-from uuid import uuid4
 
 from infra.cli.client import Clients
-from infra.runtime.clock import monotonic_us
+from infra.runtime.clock import SystemClock, monotonic_us, new_id
 from infra.runtime.errors import Refusal
 from loadtests.faults.people import Person
 from loadtests.faults.postings import Posting
@@ -313,7 +312,7 @@ class Traffic:
 
     def _new_posting(self, person: Person, *, account_fen: int = 0, pooled_fen: int = 0) -> Posting:
         return Posting(
-            posting_id=str(uuid4()),
+            posting_id=new_id(SystemClock()),
             area=person.area,
             insurance=types_pb2.INSURANCE_TYPE_EMPLOYEE,
             person_id=person.person_id,

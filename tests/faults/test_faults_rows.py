@@ -24,6 +24,7 @@ from world import BEIJING, GUANGDONG, GUANGZHOU, HOSPITALS, ZHANJIANG, Patient, 
 from infra.cli.client import Clients
 from infra.cli.verify import verify
 from infra.local.network import HOST, Process
+from infra.runtime.clock import monotonic_us
 from infra.runtime.config import NATION
 from infra.runtime.database import app_role
 from infra.runtime.errors import Refusal
@@ -457,7 +458,12 @@ async def _arm(net: RealNetwork, fault: Fault, name: str = "fault") -> Path:
     arm(folder, name, fault)
     # A process looks into the folder when it reaches a place, but not within 50 ms of the last
     # look, and nothing outside shows when it does.
-    await asyncio.sleep(0.06)
+    begun_us = monotonic_us()
+
+    async def looked() -> bool:
+        return monotonic_us() - begun_us > 60_000
+
+    await until(looked, within_s=1)
     return folder
 
 
