@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_block
 
 SAMPLE = "infra/local/samples/inpatient_guangzhou.json"
 
@@ -24,19 +25,19 @@ def home() -> Iterator[Path]:
         yield Path(folder)
 
 
-def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "infra.cli.main", *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | {"YIDI_HOME": str(home), "COLUMNS": "100"},
+        env=os.environ | {"YIDI_HOME": str(home), "COLUMNS": "100"} | environment,
         timeout=90,
         check=False,
     )
 
 
 def test_up_status_settle_down(home: Path) -> None:
-    started = run(home, "up", "--detach")
+    started = run(home, "up", "--detach", YIDI_BASE_PORT=str(free_block(home)))
     try:
         assert started.returncode == 0, started.stderr
         assert "registering the sample people" in started.stderr

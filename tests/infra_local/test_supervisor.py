@@ -15,10 +15,10 @@ from typing import Any
 import local_stand_in
 import pytest
 from local_stand_in import COMMAND, TWO_SITES, eventually, prepare, prepare_badly
+from ports import free_block
 
 import infra.local.supervisor
-from infra.local.network import PORTS, candidate_base_port
-from infra.local.processes import Identity, LocalNetworkError, PortInUseError, claim_port
+from infra.local.processes import Identity, LocalNetworkError, PortInUseError
 from infra.local.state import identity, locked, read_state, write_state
 from infra.local.supervisor import down, status, temporary_network, up
 from infra.runtime.config import Settings, load_settings
@@ -35,14 +35,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture
 def base_port(home: Path) -> int:
-    for attempt in range(100):
-        base_port = candidate_base_port(f"{home}{attempt}")
-        try:
-            claim_port(base_port + PORTS - 1).close()
-        except PortInUseError:
-            continue
-        return base_port
-    raise AssertionError("no free block of ports")
+    return free_block(home)
 
 
 class Ups:
