@@ -9,6 +9,10 @@ ARGS ?=
 READY := .venv/.ready-$(shell pwd | cksum | cut -d' ' -f1)
 BIN := .venv/bin
 
+# Many containers forbid bytecode: then each of our processes would compile all it imports, for
+# seconds, at every start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup demo test test-unit test-contract test-integration lint protos errors-doc \
 	bench lock clean
 
