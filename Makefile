@@ -14,7 +14,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test test-unit test-contract test-integration lint protos errors-doc \
-	bench lock clean
+	bench bench-policy lock clean
 
 help:
 	@echo "make demo              one real settlement after another across three provinces"
@@ -23,6 +23,7 @@ help:
 	@echo "make protos            write the stubs of the contracts again"
 	@echo "make errors-doc        write docs/errors.md again"
 	@echo "make bench             settlements per second on this machine"
+	@echo "make bench-policy      policy cases per second on this machine"
 	@echo "make lock              choose versions of the dependencies again"
 	@echo "make clean             remove .venv, .yidi (with its data) and caches"
 
@@ -63,6 +64,9 @@ errors-doc: $(READY)
 
 bench: $(READY)
 	@$(BIN)/yidi bench settle --seconds 10 --concurrency 64 --lines 20 $(ARGS)
+
+bench-policy: $(READY)
+	@$(BIN)/yidi bench policy $(ARGS)
 
 lock: $(READY)
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

@@ -31,6 +31,8 @@ _numbers = count(1)
 DatabaseSettings = Callable[..., Settings]
 
 
+# Before xdist, which reads the groups from the markers.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its part."""
     here = Path(__file__).parent

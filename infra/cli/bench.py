@@ -1,4 +1,4 @@
-"""`yidi bench`: settlements a second beside a bare echo in the same run; recovery a second."""
+"""`yidi bench`: settlements a second beside a bare echo in the same run; recovery; policies."""
 
 from __future__ import annotations
 
@@ -245,3 +245,26 @@ def recovery(
         return
     for name, value in asdict(report).items():
         typer.echo(f"{name:18} {value}")
+
+
+@app.command()
+def policy(
+    documents: Annotated[int, typer.Option(min=1, max=5_000, help="How many are loaded.")] = 400,
+    seconds: Annotated[float, typer.Option(min=0.01, max=60, help="Of each measurement.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="The median of so many.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Cases computed a second, alone and over gRPC, beside openfisca-core and zen-engine."""
+    from infra.cli.bench_policy import bench_policy
+
+    report = bench_policy(
+        documents=documents,
+        seconds=seconds,
+        rounds=rounds,
+        on_progress=lambda text: typer.echo(f"yidi: {text}", err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    for name, value in asdict(report).items():
+        typer.echo(f"{name:28} {value}")

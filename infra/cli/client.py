@@ -101,12 +101,19 @@ class Clients:
                     return code
         return None
 
-    def operator(self, kind: Callable[[Any], S], site: str, role: str) -> S:
-        """A stub of a role of `site`, called as the site's own operator."""
-        key = (site, role)
+    def operator(self, kind: Callable[[Any], S], site: str, role: str, who: str = OPERATOR) -> S:
+        """A stub of a role of `site`, called as an operator of the site; raise `LocalNetworkError`
+        when `who` has no certificate there."""
+        key = (site, role, "operator", who)
         if key not in self._channels:
             at = self.sites[site]
-            self._channels[key] = self._open(site, at.internal[role], f"operator/{OPERATOR}")
+            known = sorted(path.stem for path in (at.tls / "operator").glob("*.pem"))
+            if who not in known:
+                raise LocalNetworkError(
+                    f"--as {who}: no operator of {site} has a certificate of this name; there are "
+                    f"{', '.join(known)}"
+                )
+            self._channels[key] = self._open(site, at.internal[role], f"operator/{who}")
         return stub(kind, self._channels[key])
 
     def institution(self, kind: Callable[[Any], S], site: str, code: str, door: int = 0) -> S:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,15 +13,14 @@ from rich.table import Table
 
 from infra.cli.client import Clients
 from infra.cli.pairs import CALL_S
-from infra.cli.terminal import DIM, local_time, out
+from infra.cli.terminal import DIM, local_time, out, read_instant
 from infra.local.processes import LocalNetworkError
 from infra.local.state import default_home
-from infra.runtime.clock import SHANGHAI, SystemClock, new_id
+from infra.runtime.clock import SystemClock, new_id
 from infra.runtime.config import NATION
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 
 _FORM = "%Y-%m-%d %H:%M"
-_FORMS = (_FORM, "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S")
 app = typer.Typer(
     help="Announced downtimes (停机公告) of sites and pooling areas.",
     no_args_is_help=True,
@@ -48,8 +46,8 @@ def announce(
 ) -> None:
     """Announce that PLACE will be down; times are those of Asia/Shanghai."""
     begins, ends = (
-        _now() if start is None else _instant(start, "--from"),
-        _instant(until, "--until"),
+        _now() if start is None else read_instant(start, "--from"),
+        read_instant(until, "--until"),
     )
     answer = asyncio.run(_announce(place, begins, ends, notice, request_id))
     if as_json:
@@ -137,15 +135,3 @@ def _now() -> Timestamp:
     now = Timestamp()
     now.FromMilliseconds(SystemClock().now_ms())
     return now
-
-
-def _instant(text: str, option: str) -> Timestamp:
-    for form in _FORMS:
-        try:
-            local = datetime.strptime(text, form).replace(tzinfo=SHANGHAI)
-        except ValueError:
-            continue
-        instant = Timestamp()
-        instant.FromDatetime(local)
-        return instant
-    raise LocalNetworkError(f'{option} "{text}": write "2026-12-01 06:00", Asia/Shanghai')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,9 @@ LEGEND = Text.assemble(
     ("  转载", "yellow"), ("  secondary: read in a repost\n", DIM),
     ("  示例", "magenta"), ("  illustrative: a sample value without a source", DIM),
 )  # fmt: skip
-_FUND_STAGES = {"pooled_fund": "hifp_pay", "large_amount": "hifob_pay", "no_funds": ""}
+_NO_FUNDS, _CAP = "no_funds", "cap"
+_CAP_ROW = re.compile(r"^[^/]+/[^/]+/cap")
+"""Rows of a fund's limits: they explain what is over the cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +135,6 @@ def waterfall(result: gateway_pb2.SettlementResult) -> RenderableType:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold", ratio=1)
     for label, fen, why, style in _rows(result):
-        if fen is None:
-            table.add_row(Text(label, style=DIM), "", why)
-            continue
         amount = Text(yuan(fen), style=style if fen else DIM)
         table.add_row(Text(label, style=style if fen else DIM), amount, why)
     return table
@@ -183,11 +183,12 @@ def _title(zh: str, english: str) -> RenderableType:
 
 def _rows(
     result: gateway_pb2.SettlementResult,
-) -> Iterator[tuple[str, int | None, RenderableType, str]]:
+) -> Iterator[tuple[str, int, RenderableType, str]]:
     a = result.amounts
     steps: dict[str, list[policy_pb2.Step]] = {}
     for step in result.steps:
-        steps.setdefault(step.stage, []).append(step)
+        stage = _CAP if _CAP_ROW.search(step.row) else step.stage
+        steps.setdefault(stage, []).append(step)
     catalogue = Text("就医地目录 the care place's catalogue", style=DIM)
     yield "医疗费总额 total", a.total_fen, "", "bold"
     yield "－全自费 not covered", a.full_self_pay_fen, catalogue, ""
@@ -196,11 +197,9 @@ def _rows(
     yield "＝符合范围 in scope", a.in_scope_fen, "", "bold"
     yield "－转外自理 remote", a.remote_first_pay_fen, _why(steps, "remote_first_pay"), ""
     yield "－起付线 deductible", a.deductible_fen, _why(steps, "deductible"), ""
-    if reduction := steps.get("remote_reduction"):
-        yield "  异地待遇 remote level", None, _reasons(reduction), ""
     yield from _fund_rows(result.funds, steps)
     yield "－按比例自付 own share", a.ratio_self_pay_fen, Text("其余部分 the rest", style=DIM), ""
-    yield "－超封顶 over the cap", a.over_cap_fen, _why(steps, "large_amount_cap", "pooled_cap"), ""
+    yield "－超封顶 over the cap", a.over_cap_fen, _why(steps, _CAP), ""
     if a.account_fen:
         yield "个人账户 account", a.account_fen, _why(steps, "personal_account"), ""
 
@@ -209,16 +208,14 @@ def _fund_rows(
     funds: Sequence[amounts_pb2.FundPayment], steps: Mapping[str, list[policy_pb2.Step]]
 ) -> Iterator[tuple[str, int, RenderableType, str]]:
     paid = {fund.code: fund.fen for fund in funds}
-    stages = {code: stage for stage, code in _FUND_STAGES.items() if stage in steps}
-    for code in dict.fromkeys([*stages, *paid]):
-        name = FUNDS.get(code, f"其他 {code}") if code else "基金 funds"
-        why = _why(steps, stages[code]) if code in stages else Text("")
-        yield f"－{name}", paid.get(code, 0), why, "green"
+    if _NO_FUNDS in steps:
+        yield "－基金 funds", 0, _why(steps, _NO_FUNDS), "green"
+    for code in dict.fromkeys([*(stage for stage in steps if stage in FUNDS), *paid]):
+        yield f"－{FUNDS.get(code, f'其他 {code}')}", paid.get(code, 0), _why(steps, code), "green"
 
 
-def _why(steps: Mapping[str, list[policy_pb2.Step]], *stages: str) -> RenderableType:
-    found = next((steps[stage] for stage in stages if stage in steps), [])
-    return _reasons(found)
+def _why(steps: Mapping[str, list[policy_pb2.Step]], stage: str) -> RenderableType:
+    return _reasons(steps.get(stage, []))
 
 
 def _reasons(steps: Sequence[policy_pb2.Step]) -> RenderableType:

@@ -14,8 +14,6 @@ from typer.core import TyperGroup
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from infra.local.processes import LocalNetworkError
-from infra.runtime.config import SettingsError
-from infra.runtime.errors import Refusal
 
 
 class _Commands(TyperGroup):
@@ -34,13 +32,14 @@ class _Commands(TyperGroup):
         "settlement": "settlements",
         "accumulators": "accumulators",
         "downtime": "downtime",
+        "policy": "policy",
         "bench": "bench",
         "faults": "faults",
         "serve": "serving",
         "migrate": "serving",
     }
 
-    _GROUPS: ClassVar = {"settlement", "accumulators", "downtime", "bench"}
+    _GROUPS: ClassVar = {"settlement", "accumulators", "downtime", "policy", "bench"}
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self._HOMES)
@@ -86,15 +85,32 @@ def main() -> None:
         if message := error.format_message():  # empty when the help was shown instead
             typer.echo(f"yidi: {message} Try `yidi --help`.", err=True)
         code = 2
-    except (SettingsError, LocalNetworkError) as error:
+    except LocalNetworkError as error:
         typer.echo(f"yidi: {error}", err=True)
         code = 2
-    except Refusal as refusal:
+    except Exception as error:
+        code = _told(error)
+        if not code:
+            raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> int:
+    """The exit code of a fault that the runtime names, now told; 0 for any other.
+
+    A command without a server has not loaded the runtime, and nothing loads it here.
+    """
+    config = sys.modules.get("infra.runtime.config")
+    if config is not None and isinstance(error, config.SettingsError):
+        typer.echo(f"yidi: {error}", err=True)
+        return 2
+    errors = sys.modules.get("infra.runtime.errors")
+    if errors is not None and isinstance(error, errors.Refusal):
         from infra.cli.terminal import err, show_refusal
 
-        show_refusal(refusal, err())
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        show_refusal(error, err())
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from infra.local.processes import LocalNetworkError
 from infra.runtime.clock import SHANGHAI
 from infra.runtime.errors import Refusal
 
@@ -34,6 +35,19 @@ def yuan(fen: int) -> str:
 def local_time(time: Timestamp, form: str = "%H:%M:%S") -> str:
     """An instant on the clocks of Asia/Shanghai."""
     return datetime.fromtimestamp(time.ToMilliseconds() / 1000, SHANGHAI).strftime(form)
+
+
+def read_instant(text: str, option: str) -> Timestamp:
+    """What a person writes after `option` for an instant on the clocks of Asia/Shanghai."""
+    for form in ("%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S"):
+        try:
+            local = datetime.strptime(text, form).replace(tzinfo=SHANGHAI)
+        except ValueError:
+            continue
+        instant = Timestamp()
+        instant.FromDatetime(local)
+        return instant
+    raise LocalNetworkError(f'{option} "{text}": write "2026-12-01 06:00", Asia/Shanghai')
 
 
 def show_refusal(refusal: Refusal, console: Console) -> None:

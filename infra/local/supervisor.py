@@ -61,8 +61,9 @@ from infra.local.state import (
 from infra.runtime.clock import SystemClock, instant
 from infra.runtime.config import Settings, load_settings
 
-OPERATOR = "local"
-"""Name of the operator of each site whose certificate is made with the network."""
+OPERATOR, REVIEWER = "local", "reviewer"
+"""Operators of each site whose certificates are made with the network: some acts need two people;
+the first one acts where none is named."""
 HEALTHY_S = 60.0
 DRAIN_S = 15.0
 """Bound of a graceful stop; a site's own limit (`limits.drain_ms`) is well below."""
@@ -295,7 +296,8 @@ class Network:
         ensure_authorities(root, [site.code for site in self.plan.sites], now=now)
         for site in self.plan.sites:
             ensure_site(root, site.code, site.roles, now=now)
-            issue_client(root, site.code, "operator", OPERATOR, now=now)
+            for name in (OPERATOR, REVIEWER):
+                issue_client(root, site.code, "operator", name, now=now)
 
     def _start_database(self, signals: StopSignals) -> None:
         codes = [site.code for site in self.plan.sites]

@@ -35,6 +35,7 @@ PLACEHOLDERS = {
     "place": "care place 就医地, by name",
     "posting_id": "id of a posting from outside",
     "request_id": "request id of the settlement",
+    "seconds": "seconds between publication and use, at least",
     "service": "service of this platform",
     "settlement_id": "settlement id",
     "site": "platform that cannot be reached, by name",
@@ -44,6 +45,7 @@ PLACEHOLDERS = {
     "undo_id": "settlement that undid the original",
     "until": "end of a downtime",
     "value": "value as sent",
+    "version": "policy document: area/insurance/version, or the id of a draft",
 }
 """What the placeholders of the catalogue's sentences hold; each travels as metadata."""
 

@@ -35,6 +35,7 @@ _INSURED_SERVICES = frozenset(
         "yidi.enrollment.v1.EnrollmentService",
         "yidi.filing.v1.FilingService",
         "yidi.policy.v1.PolicyService",
+        "yidi.policy.v1.PublishingService",
         "yidi.settlement.v1.InsuredService",
     }
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-
-import yaml
 
 from infra.runtime.clock import Clock, instant
 from infra.runtime.database import Database
 from services.policy.domain.canonical import DocumentError, canonical
 from services.policy.domain.document import Document
-from services.policy.domain.parse import parse
-from services.policy.store import NewDocument, PublishedMeanwhile, Store
+from services.policy.reading import NotReadable, examine, read_text
+from services.policy.service import stored_document
+from services.policy.store import ChangedMeanwhile, NewDocument, Store
 
 DOCUMENTS = Path(__file__).parent / "documents"
 """The documents that come with the suite."""
@@ -30,74 +30,92 @@ async def load_documents(
     """Publish the documents of `folder` that the site does not have; return how many.
 
     `areas` keeps those of the site's own pooling areas (None: all). Into an empty site they are
-    active at once, else after `NOTICE`. Raise `DocumentError` naming the file and the place, also
+    active at once, else after `NOTICE`; a site is empty when this program can read none of what is
+    published there. Raise `DocumentError` naming the file and the place, also
     when a version that is already published has other content: published versions never change.
     """
     wanted = None if areas is None else set(areas)
-    documents = [
-        (document, content)
-        for document, content in read_folder(folder)
+    files = {
+        path: document
+        for path, document in read_folder(folder).items()
         if wanted is None or document.area in wanted
-    ]
+    }
     store = Store(database)
     for _ in range(ATTEMPTS):
         published = await store.versions()
         missing = []
-        for document, content in documents:
+        for path, document in files.items():
             key = (document.area, document.insurance, document.version)
             if key not in published:
-                missing.append(_new(document, content))
+                missing.append(document)
             elif published[key] != document.hash:
-                raise DocumentError(
-                    "/".join(key),
-                    "is published with other content: give the changed document a new version",
-                )
+                fault = "is published with other content: give the changed document a new version"
+                raise DocumentError(str(path), f"{'/'.join(key)} {fault}")
         if not missing:
             return 0
         now = instant(clock)
         try:
-            await store.publish(
+            await store.load(
                 missing,
                 published_at=now,
-                activated_at=now + NOTICE if published else now,
-                actor="loader",
+                activated_at=now + NOTICE if published and await _computes(store) else now,
             )
-        except PublishedMeanwhile:
+        except ChangedMeanwhile:
             continue
         return len(missing)
     raise DocumentError(str(folder), "others keep publishing at the same time: try again")
 
 
-def read_folder(folder: Path) -> list[tuple[Document, str]]:
-    """Every document of `folder` with its canonical form, by file name; raise `DocumentError`."""
-    documents: dict[tuple[str, str, str], tuple[Document, str]] = {}
+async def _computes(store: Store) -> bool:
+    """Whether the site computes with anything that is published."""
+    for row in await store.publications_after(0):
+        try:
+            await asyncio.to_thread(stored_document, row.content, row.hash)
+        except DocumentError:
+            continue
+        return True
+    return False
+
+
+def read_folder(folder: Path) -> dict[Path, NewDocument]:
+    """Every document of `folder`, checked, by file; raise `DocumentError`."""
+    found: dict[tuple[str, str, str], Path] = {}
+    documents: dict[Path, NewDocument] = {}
     for path in sorted(folder.glob("*.yaml")):
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DocumentError(path.name, f"cannot be read: {error}") from error
-        try:
-            if not isinstance(data, dict):
-                raise DocumentError("document", "must be a mapping")
-            document = parse(data)
-        except DocumentError as error:
-            raise DocumentError(path.name, str(error)) from error
-        key = (document.area, document.insurance, document.version)
-        if key in documents:
-            raise DocumentError(path.name, f"{'/'.join(key)} stands in another file too")
-        documents[key] = (document, canonical(data))
+        documents[path] = new = _read_file(path)
+        key = (new.area, new.insurance, new.version)
+        if key in found:
+            raise DocumentError(str(path), f"{'/'.join(key)} stands in {found[key].name} too")
+        found[key] = path
     if not documents:
         raise DocumentError(str(folder), "holds no document (*.yaml)")
-    return list(documents.values())
+    return documents
 
 
-def _new(document: Document, content: str) -> NewDocument:
+def new_document(document: Document, data: Mapping[str, object], text: str) -> NewDocument:
+    """The row of a document that was read from `text` as `data`."""
     return NewDocument(
         document.area,
         document.insurance,
         document.version,
+        document.title,
         date.fromisoformat(document.effective_from),
         date.fromisoformat(document.effective_to),
-        content,
+        text,
+        canonical(data),
         document.hash,
     )
+
+
+def _read_file(path: Path) -> NewDocument:
+    try:
+        text = read_text(path)
+    except NotReadable as error:
+        raise DocumentError(str(path), error.fault) from error
+    examined = examine(text)
+    if examined.document is None or examined.errors:
+        first, *others = examined.errors
+        more = f" (and {len(others)} more)" if others else ""
+        where = ": ".join(part for part in (f"{path}:{first.line}", first.path) if part)
+        raise DocumentError(where, f"{first.text}{more}")
+    return new_document(examined.document, examined.data, text)

@@ -1,39 +1,16 @@
-"""A PostgreSQL for these tests, and a fresh, migrated, empty policy schema for each of them."""
+"""A fresh, migrated, empty policy schema for each of these tests."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from infra.local.postgres import HOST, Postgres
 from infra.runtime.clock import ManualClock
 from infra.runtime.config import Settings
 from infra.runtime.database import Database
 from infra.runtime.migrate import migrate
 from services.policy.store import SCHEMA
-
-PASSWORD = "policy tests"
-_numbers = count(1)
-
-
-@pytest.fixture(scope="session")
-def policy_server() -> Iterator[Postgres]:
-    home = Path(tempfile.mkdtemp(prefix="yidi-test-", dir="/tmp"))
-    home.chmod(0o711)
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
-    server = Postgres(data=home / "postgres", log=home / "log", port=port, password=PASSWORD)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(home)
 
 
 @pytest.fixture
@@ -42,21 +19,10 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def database(policy_server: Postgres, clock: ManualClock) -> AsyncIterator[Database]:
-    settings = Settings.model_validate(
-        {
-            "site": {"code": "440000", "name": "广东"},
-            "nation": {"edge": "127.0.0.1:1"},
-            "database": {
-                "host": HOST,
-                "port": policy_server.port,
-                "name": f"policy_{next(_numbers)}",
-                "admin_password": PASSWORD,
-                "password": "app",
-            },
-            "tls": {"directory": "."},
-        }
-    )
+async def database(
+    database_settings: Callable[..., Settings], clock: ManualClock
+) -> AsyncIterator[Database]:
+    settings = database_settings("440000")
     await migrate(settings, [SCHEMA], clock)
     async with Database.open(settings, "policy") as opened:
         yield opened

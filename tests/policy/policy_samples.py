@@ -1,69 +1,88 @@
-"""Documents and cases for the policy tests."""
+"""Small documents and cases for the policy tests."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from services.policy.domain.case import Case
+from services.policy.domain.compiling import compile_document
 from services.policy.domain.document import Document
-from services.policy.domain.parse import parse
-from services.policy.loader import DOCUMENTS, read_folder
+from services.policy.loader import DOCUMENTS
+from services.policy.reading import read_document
 
-OWN = {(each.area, each.insurance): each for each, _ in read_folder(DOCUMENTS)}
-"""The documents that come with the suite."""
+FOUNDED = {"source": "example", "clause": "一"}
+"""Every value has its source."""
 
 
-def terms(
-    *,
-    deductible: list[int] | None = None,
-    segments: list[list[int | None]] | None = None,
-    cap: int = 10**12,
-    **changes: Any,
-) -> dict[str, Any]:
-    """The data of a small document; stay n pays `deductible[n-1]`."""
-    founded = {"source": "example", "clause": "一"}
-    data: dict[str, Any] = {
-        "area": "999900",
-        "insurance": "310",
-        "version": "1",
-        "title": "example",
-        "effective_from": "2000-01-01",
-        "period": "business_day_year",
-        "sources": {"example": {"title": "例", "provenance": "secondary"}},
-        "account": founded,
-        "period_cap": [{"fen": cap, **founded}],
-        "plans": {
-            "inpatient": {
-                "care_types": ["inpatient"],
-                "counts_stays": True,
-                "deductible": {
-                    "kind": "per_stay",
-                    "rows": [
-                        {"from_stay": number, "fen": fen, **founded}
-                        for number, fen in enumerate(deductible or [0], 1)
-                    ],
-                },
-                "ratio": {
-                    "segments_count": "in_scope",
-                    "rows": [
-                        {
-                            **({"up_to_fen": bound} if bound else {}),
-                            "basis_points": ratio,
-                            **founded,
-                        }
-                        for bound, ratio in segments or [[None, 8000]]
-                    ],
-                },
-            }
-        },
+@cache
+def own_documents() -> dict[tuple[str, str], Document]:
+    """The documents that come with the suite, by area and national code of the insurance."""
+    found = [read_document(path) for path in sorted(DOCUMENTS.glob("*.yaml"))]
+    return {(each.area, each.insurance): each for each in found}
+
+
+def row(value: str | None = None, **keys: Any) -> dict[str, Any]:
+    """A row: its value and the facts for which it holds."""
+    return {**({} if value is None else {"value": value}), **keys, **FOUNDED}
+
+
+def only(key: str, value: str, **conditions: Any) -> dict[str, Any]:
+    """An adjustment that does one thing to the visits named."""
+    return {"when": conditions, "rows": [row(**{key: value})]}
+
+
+def first_pay(value: str, *, barred: bool = False, **conditions: Any) -> dict[str, Any]:
+    """The stage 先行自付 of one share."""
+    stage: dict[str, Any] = {"rows": [row(value)], "barred": barred}
+    return {"first_pay": {**stage, "when": conditions} if conditions else stage}
+
+
+def deductible(*rows: Any, due: str = "each_stay", **keys: Any) -> dict[str, Any]:
+    """The stage 起付线; a row may be an amount for everybody."""
+    return {"deductible": {"due": due, "rows": _rows(rows), **keys}}
+
+
+def fund(*rows: Any, of: str = "remaining", code: str = "hifp_pay", **keys: Any) -> dict[str, Any]:
+    """The stage of one fund; a row may be a share for everybody."""
+    names = {"hifp_pay": "统筹基金", "hifob_pay": "大额补助", "hifmi_pay": "大病保险"}
+    stage = {"code": code, "name": names.get(code, "补助"), "of": of, "ratio": _rows(rows)}
+    return {"fund": {**stage, **keys}}
+
+
+def cap(*rows: Any, **keys: Any) -> dict[str, Any]:
+    """A cap; a row may be an amount for everybody."""
+    return {"rows": _rows(rows), **keys}
+
+
+def _rows(rows: tuple[Any, ...]) -> list[dict[str, Any]]:
+    return [row(each) if isinstance(each, str) else each for each in rows]
+
+
+def terms(*stages: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The data of a small document: employees' stays by `stages` (80 % of all, if none), changed by
+    the keys of the document; `benefit` changes the benefit `inpatient`."""
+    benefit = {
+        "care_types": ["inpatient"],
+        "counts_stays": True,
+        "stages": list(stages) or [fund("80%")],
+        **changes.pop("benefit", {}),
     }
-    data.update(changes)
-    return data
+    return {
+        "area": "999900",
+        "insurance": "employee",
+        "version": "1",
+        "title": "例",
+        "effective": {"start": "2000-01-01"},
+        "sources": {"example": {"title": "例", "provenance": "secondary"}},
+        "benefits": {"inpatient": benefit},
+        **changes,
+    }
 
 
-def document(**arguments: Any) -> Document:
+def document(*stages: dict[str, Any], **changes: Any) -> Document:
     """The document of `terms`."""
-    return parse(terms(**arguments))
+    return compile_document(terms(*stages, **changes))
 
 
 def a_case(**changes: Any) -> Case:
@@ -84,6 +103,7 @@ def a_case(**changes: Any) -> Case:
         "over_limit_fen": 0,
         "first_self_pay_fen": 0,
         "in_scope_fen": 1_000_000,
+        "care_area": "999900",
     }
     values.update(changes)
     values.setdefault(
@@ -94,3 +114,8 @@ def a_case(**changes: Any) -> Case:
         + values["in_scope_fen"],
     )
     return Case(**values)
+
+
+def with_in_scope(case: Case, fen: int) -> Case:
+    """The same visit with another in-scope cost."""
+    return case._replace(in_scope_fen=fen, total_fen=case.total_fen - case.in_scope_fen + fen)

@@ -138,6 +138,19 @@ class Fakes:
         # Answers are keyed by id; no caller may count on their order.
         return policy_pb2.BatchComputeResponse(results=reversed(results))
 
+    async def BatchCalculate(
+        self, request: policy_pb2.BatchCalculateRequest, call: Call
+    ) -> policy_pb2.BatchCalculateResponse:
+        await self._called(request, call)
+        results = [policy_pb2.ComputeResult(id=item.id) for item in request.items]
+        return policy_pb2.BatchCalculateResponse(results=results)
+
+    async def GetCoverage(
+        self, request: policy_pb2.GetCoverageRequest, call: Call
+    ) -> policy_pb2.GetCoverageResponse:
+        await self._called(request, call)
+        return policy_pb2.GetCoverageResponse()
+
     async def Quote(
         self, request: gateway_pb2.QuoteRequest, call: Call
     ) -> gateway_pb2.QuoteResponse:

@@ -68,6 +68,8 @@ def untied(case: str, result: gateway_pb2.SettlementResult) -> Iterator[str]:
     header = envelope_pb2.OutcomeHeader.FromString(result.outcome_header)
     in_scope = a.remote_first_pay_fen + a.deductible_fen + a.fund_total_fen
     in_scope += a.ratio_self_pay_fen + a.over_cap_fen
+    if 0 < (outside := in_scope - a.in_scope_fen) <= a.first_self_pay_fen:
+        in_scope -= outside  # a fund may pay on first self-pay too, which is not in scope
     pairs = [
         ("total = the four parts", a.total_fen, sum(getattr(a, name) for name in _PARTS)),
         ("in scope = its five parts", a.in_scope_fen, in_scope),

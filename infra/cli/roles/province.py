@@ -31,6 +31,7 @@ from services.catalog.service import CatalogService
 from services.enrollment.service import EnrollmentService
 from services.filing.area_rules import load_area_rules
 from services.filing.service import FilingService
+from services.policy.publishing import PublishingServicer
 from services.policy.service import PolicyService
 from services.settlement.comparing import Comparing
 from services.settlement.deciding import Decider
@@ -50,7 +51,7 @@ from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
 from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
 from yidi.gateway.v1 import gateway_pb2
-from yidi.policy.v1 import policy_pb2, policy_pb2_grpc
+from yidi.policy.v1 import policy_pb2, policy_pb2_grpc, publishing_pb2
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
 
@@ -63,12 +64,13 @@ class Province:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._directory: Directory | None = None
+        self._computing: PolicyService | None = None
 
     def roles(self) -> dict[str, Sequence[Builder]]:
         return {
             "enrollment": [self._enrollment],
             "filing": [self._filing],
-            "policy": [self._policy],
+            "policy": [self._policy, self._publishing],
             "catalog": [self._catalog],
             "settlement": [self._care, self._insured],
             "gateway": [self._gateway],
@@ -138,7 +140,26 @@ class Province:
         )
         await servicer.start()
         runtime.stack.push_async_callback(servicer.stop)
+        self._computing = servicer
         return Service(policy_pb2.DESCRIPTOR.services_by_name["PolicyService"], servicer)
+
+    async def _publishing(self, runtime: Runtime) -> Service:
+        assert self._computing is not None, "built before, by the same role"
+
+        async def past(
+            request: insured_pb2.ListPastCasesRequest,
+        ) -> insured_pb2.ListPastCasesResponse:
+            channel = runtime.channel("policy", "settlement")
+            insured = stub(insured_pb2_grpc.InsuredServiceStub, channel)
+            return await insured.ListPastCases(request, timeout=runtime.local_seconds)
+
+        servicer = PublishingServicer(
+            database=await runtime.database("policy"),
+            clock=runtime.clock,
+            computing=self._computing,
+            past=past,
+        )
+        return Service(publishing_pb2.DESCRIPTOR.services_by_name["PublishingService"], servicer)
 
     async def _catalog(self, runtime: Runtime) -> Service:
         servicer = CatalogService(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from infra.runtime import journal
 from infra.runtime.errors import Reason, Refusal
@@ -22,8 +22,6 @@ def compute_unit(unit: Unit, reading: Reading, day: str) -> policy_pb2.ComputeUn
     cases = [case for case in unit.cases if case.refusal is None]
     first = cases[0]
     _, account = account_of(cases, reading)
-    # Periods are named by the year they begin in; the one before the admission may still run.
-    oldest = f"{int(min(case.payload.visit.start_date for case in cases)[:4]) - 1:04d}"
     for case in cases:
         case.policy_case = policy_case(case, day)
     return policy_pb2.ComputeUnit(
@@ -32,12 +30,19 @@ def compute_unit(unit: Unit, reading: Reading, day: str) -> policy_pb2.ComputeUn
         insurance=first.payload.visit.insurance,
         openings=[
             policy_pb2.Accumulator(period=period, **dict(zip(FIELDS, row.values, strict=True)))
-            for period, row in reading.accumulators[first.person].items()
-            if period >= oldest
+            for period, row in openings_of(cases, reading).items()
         ],
         account_balance_fen=account.values[0] if account else 0,
         cases=[case.policy_case for case in cases if case.policy_case is not None],
     )
+
+
+def openings_of(cases: Sequence[Case], reading: Reading) -> dict[str, Row]:
+    """The accumulators that one person's cases are computed from, by benefit period."""
+    # Periods are named by the year they begin in; the one before the admission may still run.
+    oldest = f"{int(min(case.payload.visit.start_date for case in cases)[:4]) - 1:04d}"
+    rows = reading.accumulators[cases[0].person]
+    return {period: row for period, row in rows.items() if period >= oldest}
 
 
 def policy_case(case: Case, day: str) -> policy_pb2.ComputeCase:
@@ -61,6 +66,8 @@ def policy_case(case: Case, day: str) -> policy_pb2.ComputeCase:
             business_day=day,
             disease_code=visit.disease_code,
             use_account=visit.use_account,
+            care_area=case.care.area,
+            late_filing=case.entitlement.late_filing,
             **{name: getattr(institution, name) for name in _FACTS},
         ),
     )

@@ -11,8 +11,13 @@ import msgspec
 from infra.runtime.clock import business_day
 from infra.runtime.contract import REVISION
 from services.settlement.deciding.case import Case, Unit
-from services.settlement.deciding.computing import account_of, quote_digest_of, values_of
-from services.settlement.domain.balance import Chain, Row
+from services.settlement.deciding.computing import (
+    account_of,
+    openings_of,
+    quote_digest_of,
+    values_of,
+)
+from services.settlement.domain.balance import Chain, Row, Values, named
 from services.settlement.domain.states import Decision
 from services.settlement.store.insured import (
     NewDecision,
@@ -26,9 +31,12 @@ def decide_unit(
     unit: Unit, reading: Reading, now: datetime, number: int
 ) -> list[tuple[Case, NewDecision, envelope_pb2.ExchangeResult]]:
     rows: Mapping[str, Row] = {}
-    open_case = next((case for case in unit.cases if case.benefit is not None), None)
+    given: Mapping[str, Values] = {}
+    open_cases = [case for case in unit.cases if case.benefit is not None]
+    open_case = open_cases[0] if open_cases else None
     if open_case is not None:
         rows = reading.accumulators.get(open_case.person, {})
+        given = {period: row.values for period, row in openings_of(open_cases, reading).items()}
     account_id, account = account_of(unit.cases, reading)
     chain = Chain(rows)
     balance = account.values[0] if account else 0
@@ -37,7 +45,11 @@ def decide_unit(
         if case.refusal is not None or case.benefit is None:
             answered.append(_rejection(case, now, number))
             continue
+        # What it was computed from but does not add to: without it nobody could compute it again.
+        others = {**given, **chain.values}
         kept = chain.apply({delta.period: values_of(delta) for delta in case.benefit.deltas})
+        for delta in case.benefit.deltas:
+            others.pop(delta.period, None)
         kept_account = None
         paid = case.benefit.amounts.account_fen
         if account is not None and paid:
@@ -48,7 +60,9 @@ def decide_unit(
                 "delta": -paid,
             }
             balance -= paid
-        balances = {"accumulators": kept, "account": kept_account}
+        balances: dict[str, object] = {"accumulators": kept, "account": kept_account}
+        if others:
+            balances["openings"] = {period: named(values) for period, values in others.items()}
         answered.append(_commitment(case, now, number, balances, balance))
     if open_case is not None:
         unit.write.person = open_case.person

@@ -13,6 +13,7 @@ FIELDS = (
     "major_illness_base_fen",
     "major_illness_used_fen",
     "assistance_used_fen",
+    "fee_used_fen",
 )
 """The values of an accumulator in their stored order; all but the first are fen."""
 
@@ -25,6 +26,11 @@ ABSENT = -1
 def add(values: Values, delta: Values) -> Values:
     """Element-wise sum."""
     return tuple(value + change for value, change in zip(values, delta, strict=True))
+
+
+def named(values: Values) -> dict[str, int]:
+    """The values by their names, zeros left out."""
+    return {name: value for name, value in zip(FIELDS, values, strict=True) if value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,10 +62,13 @@ def negated(amounts: Mapping[str, int]) -> dict[str, int]:
 
 
 def negated_deltas(balances: Mapping[str, object]) -> dict[str, Values]:
-    """The deltas of a decision row's `balances`, by benefit period, with the other sign."""
+    """The deltas of a decision row's `balances`, by benefit period, with the other sign.
+
+    A field that is younger than the decision is absent there: it added nothing to it.
+    """
     kept = balances.get("accumulators") or []
     assert isinstance(kept, list)
-    return {row["period"]: tuple(-row["delta"][name] for name in FIELDS) for row in kept}
+    return {row["period"]: tuple(-row["delta"].get(name, 0) for name in FIELDS) for row in kept}
 
 
 def negated_account(balances: Mapping[str, object]) -> tuple[str, int] | None:

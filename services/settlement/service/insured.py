@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import msgspec
 import structlog
@@ -12,16 +13,21 @@ from infra.runtime.clock import Clock, instant
 from infra.runtime.database import DATA_ERRORS
 from infra.runtime.days import parse_day
 from infra.runtime.directory import Directory
-from infra.runtime.errors import Reason, Refusal
+from infra.runtime.errors import Reason, Refusal, Violation
 from services.settlement.comparing import Comparing
 from services.settlement.deciding import Decider
 from services.settlement.domain.balance import FIELDS, ZERO, PersonKey, Values, add
 from services.settlement.resolving import Resolver
 from services.settlement.store.external import ExternalStore, Posting
 from services.settlement.store.insured import InsuredStore
+from services.settlement.store.past import PastDecision
 from services.settlement.undoing import KINDS, Undoer
-from yidi.settlement.v1 import insured_pb2
+from yidi.common.v1 import envelope_pb2
+from yidi.policy.v1 import policy_pb2
+from yidi.settlement.v1 import insured_pb2, payload_pb2
 
+PAST_PAGE = 256
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _log = structlog.get_logger("yidi.settlement")
 
 
@@ -129,6 +135,45 @@ class InsuredServicer:
             day, request.care_site, request.insured_site, request.detail, request.hour
         )
         return insured_pb2.GetInsuredJournalDigestResponse(journal=digest)
+
+    async def ListPastCases(
+        self, request: insured_pb2.ListPastCasesRequest, call: Call
+    ) -> insured_pb2.ListPastCasesResponse:
+        size = request.page_size or PAST_PAGE
+        token = request.page_token
+        if token and not _ID.fullmatch(token):
+            fault = Violation("page_token", "不是上一页返回的值")
+            raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
+        # One more than asked for says whether there is another page.
+        found = await self._store.past(
+            self._directory.place(request.insured_area).area,
+            request.insurance,
+            parse_day(request.from_day, "from_day"),
+            parse_day(request.to_day, "to_day"),
+            token,
+            size + 1,
+        )
+        page = found[:size]
+        return insured_pb2.ListPastCasesResponse(
+            cases=[_past_case(each) for each in page],
+            next_page_token=page[-1].settlement_id if len(found) > size else "",
+        )
+
+
+def _past_case(decision: PastDecision) -> insured_pb2.PastCase:
+    header = envelope_pb2.OutcomeHeader.FromString(decision.header)
+    details = payload_pb2.OutcomeDetails.FromString(decision.details)
+    return insured_pb2.PastCase(
+        case=policy_pb2.ComputeCase.FromString(decision.policy_case),
+        openings=[
+            policy_pb2.Accumulator(period=period, **values)
+            for period, values in sorted(decision.openings.items())
+        ],
+        account_balance_fen=details.account_balance_fen + header.amounts.account_fen,
+        amounts=header.amounts,
+        funds=header.funds,
+        policy=header.policy,
+    )
 
 
 def _posting(item: insured_pb2.ExternalItem, area: str, actor: str) -> Posting:

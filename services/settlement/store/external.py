@@ -16,6 +16,8 @@ from services.settlement.store.insured import RACE
 
 ATTEMPTS = 5
 _VALUES = ", ".join(FIELDS)
+_ACCOUNT = f"${11 + len(FIELDS)}"
+"""The parameter after those of the values."""
 _POST_STATEMENT = f"""
 WITH made AS (
     INSERT INTO settlement.external
@@ -33,12 +35,13 @@ WITH made AS (
         SET version = a.version + 1, {", ".join(f"{n} = a.{n} + excluded.{n}" for n in FIELDS)}
 ), paid AS (
     INSERT INTO settlement.account AS a (account_id, version, balance_fen)
-    SELECT $18::uuid, 0, $19::bigint WHERE $18::uuid IS NOT NULL AND EXISTS (SELECT FROM made)
+    SELECT {_ACCOUNT}::uuid, 0, ${12 + len(FIELDS)}::bigint
+    WHERE {_ACCOUNT}::uuid IS NOT NULL AND EXISTS (SELECT FROM made)
     ON CONFLICT (account_id) DO UPDATE
         SET version = a.version + 1, balance_fen = a.balance_fen + excluded.balance_fen
 ), audited AS (
     INSERT INTO settlement.audit (at, actor, action, subject, digest)
-    SELECT $1, $20, 'post external', posting_id, $7 FROM made
+    SELECT $1, ${13 + len(FIELDS)}, 'post external', posting_id, $7 FROM made
 )
 SELECT EXISTS (SELECT FROM made) AS made,
        (SELECT body_digest FROM settlement.external WHERE posting_id = $2) AS digest

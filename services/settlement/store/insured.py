@@ -26,6 +26,7 @@ from infra.runtime.database import Database
 from infra.runtime.failpoints import Failpoints, NullFailpoints, Place
 from services.settlement.domain.balance import ABSENT, FIELDS, PersonKey, Row, Values
 from services.settlement.domain.states import Decision
+from services.settlement.store.past import PastDecision, past_decisions
 from yidi.common.v1 import envelope_pb2
 
 _VALUES = ", ".join(FIELDS)
@@ -51,6 +52,10 @@ FROM unnest($5::uuid[]) AS i(account_id)
 JOIN settlement.account a ON a.account_id = i.account_id
 """
 
+_AFTER = 44 + len(FIELDS)
+_ACCOUNT_ARRAYS = [
+    f"${_AFTER + index}::{kind}[]" for index, kind in enumerate(("int", "uuid", "bigint", "bigint"))
+]
 _SAME_PERSON = """(a.insured_area, a.insurance, a.person_id, a.period)
         = (c.insured_area, c.insurance, c.person_id, c.period)"""
 _DECIDE_STATEMENT = f"""
@@ -68,7 +73,7 @@ WITH item AS (
         $43::bigint[], {", ".join(f"${44 + i}::bigint[]" for i in range(len(FIELDS)))}
     ) AS t(unit, insured_area, insurance, person_id, period, version, {_VALUES})
 ), m AS (
-    SELECT * FROM unnest($51::int[], $52::uuid[], $53::bigint[], $54::bigint[])
+    SELECT * FROM unnest({", ".join(_ACCOUNT_ARRAYS)})
         AS t(unit, account_id, version, balance_fen)
 ), locked AS (
     SELECT c.unit FROM c JOIN settlement.accumulator a ON {_SAME_PERSON} AND a.version = c.version
@@ -246,6 +251,20 @@ class InsuredStore:
         """One day of one pair of sites, as deep as `detail` says."""
         return await journal.digest(
             self._database, "settlement.decision", day, care_site, insured_site, detail, hour
+        )
+
+    async def past(
+        self, insured_area: str, insurance: int, first: date, last: date, after: str, limit: int
+    ) -> list[PastDecision]:
+        """A page of past settlements; see `past`."""
+        return await past_decisions(
+            self._database,
+            insured_area=insured_area,
+            insurance=insurance,
+            first=first,
+            last=last,
+            after=after,
+            limit=limit,
         )
 
 

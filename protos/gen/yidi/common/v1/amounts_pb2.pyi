@@ -56,8 +56,10 @@ Global___FeeParts: _TypeAlias = FeeParts  # noqa: Y015
 class Amounts(_message.Message):
     """Every amount of a settlement, fen.
     total = full_self_pay + over_limit + first_self_pay + in_scope;
-    in_scope = remote_first_pay + deductible + fund_total + ratio_self_pay + over_cap;
-    total = fund_total + account + cash + hospital.
+    total = fund_total + account + cash + hospital;
+    in_scope = remote_first_pay + deductible + fund_total + ratio_self_pay + over_cap, except where a
+    policy lets a fund pay on 先行自付 of 乙类 items (first_self_pay), which lies outside the scope: the
+    right side then exceeds in_scope by what the funds pay of it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

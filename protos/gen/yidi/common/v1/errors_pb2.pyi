@@ -122,6 +122,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """结算 {settlement_id} 没有办成，已经作废，没有发生任何支付。"""
     ERROR_REASON_EXTERNAL_CONFLICT: _ErrorReason.ValueType  # 49
     """外部入账 {posting_id} 已用于另一笔内容不同的业务。"""
+    ERROR_REASON_POLICY_AMBIGUOUS: _ErrorReason.ValueType  # 50
+    """参保地政策有两条规定同时适用于 {missing}，不能直接结算。"""
+    ERROR_REASON_DISEASE_NOT_COVERED: _ErrorReason.ValueType  # 51
+    """参保地 {area} 的门诊慢特病待遇不包括病种 {disease}。"""
+    ERROR_REASON_DISEASE_NOT_OPENED: _ErrorReason.ValueType  # 52
+    """病种 {disease} 在 {date} 尚未开通门诊慢特病跨省直接结算。"""
+    ERROR_REASON_POLICY_INVALID: _ErrorReason.ValueType  # 53
+    """政策文件有 {count} 处错误，不能发布。"""
+    ERROR_REASON_POLICY_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 54
+    """没有找到政策文件 {version}。"""
+    ERROR_REASON_POLICY_STATE_WRONG: _ErrorReason.ValueType  # 55
+    """政策文件 {version} 的状态是{state}，不能办理此操作。"""
+    ERROR_REASON_POLICY_SECOND_PERSON: _ErrorReason.ValueType  # 56
+    """政策文件须由另一人办理此操作。"""
+    ERROR_REASON_POLICY_VERSION_PUBLISHED: _ErrorReason.ValueType  # 57
+    """统筹区 {area} 的版本 {version} 已经发布，内容不可更改。"""
+    ERROR_REASON_POLICY_ACTIVATION_TOO_SOON: _ErrorReason.ValueType  # 58
+    """启用时刻距现在不足 {seconds} 秒。"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason for which the suite refuses or cannot answer. On the wire: `google.rpc.Status` with
@@ -229,4 +247,22 @@ ERROR_REASON_SETTLEMENT_ABORTED: ErrorReason.ValueType  # 48
 """结算 {settlement_id} 没有办成，已经作废，没有发生任何支付。"""
 ERROR_REASON_EXTERNAL_CONFLICT: ErrorReason.ValueType  # 49
 """外部入账 {posting_id} 已用于另一笔内容不同的业务。"""
+ERROR_REASON_POLICY_AMBIGUOUS: ErrorReason.ValueType  # 50
+"""参保地政策有两条规定同时适用于 {missing}，不能直接结算。"""
+ERROR_REASON_DISEASE_NOT_COVERED: ErrorReason.ValueType  # 51
+"""参保地 {area} 的门诊慢特病待遇不包括病种 {disease}。"""
+ERROR_REASON_DISEASE_NOT_OPENED: ErrorReason.ValueType  # 52
+"""病种 {disease} 在 {date} 尚未开通门诊慢特病跨省直接结算。"""
+ERROR_REASON_POLICY_INVALID: ErrorReason.ValueType  # 53
+"""政策文件有 {count} 处错误，不能发布。"""
+ERROR_REASON_POLICY_VERSION_NOT_FOUND: ErrorReason.ValueType  # 54
+"""没有找到政策文件 {version}。"""
+ERROR_REASON_POLICY_STATE_WRONG: ErrorReason.ValueType  # 55
+"""政策文件 {version} 的状态是{state}，不能办理此操作。"""
+ERROR_REASON_POLICY_SECOND_PERSON: ErrorReason.ValueType  # 56
+"""政策文件须由另一人办理此操作。"""
+ERROR_REASON_POLICY_VERSION_PUBLISHED: ErrorReason.ValueType  # 57
+"""统筹区 {area} 的版本 {version} 已经发布，内容不可更改。"""
+ERROR_REASON_POLICY_ACTIVATION_TOO_SOON: ErrorReason.ValueType  # 58
+"""启用时刻距现在不足 {seconds} 秒。"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from yidi.common.v1 import amounts_pb2 as yidi_dot_common_dot_v1_dot_amounts__pb2
 from yidi.common.v1 import envelope_pb2 as yidi_dot_common_dot_v1_dot_envelope__pb2
@@ -30,13 +31,29 @@ from yidi.common.v1 import options_pb2 as yidi_dot_common_dot_v1_dot_options__pb
 from yidi.common.v1 import types_pb2 as yidi_dot_common_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1byidi/policy/v1/policy.proto\x12\x0eyidi.policy.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17google/rpc/status.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1dyidi/common/v1/envelope.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\"Q\n\x13\x42\x61tchComputeRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1b.yidi.policy.v1.ComputeUnitB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\x9d\x02\n\x0b\x43omputeUnit\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\x0cinsured_area\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12<\n\tinsurance\x18\x03 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x37\n\x08openings\x18\x04 \x03(\x0b\x32\x1b.yidi.policy.v1.AccumulatorB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12\x1b\n\x13\x61\x63\x63ount_balance_fen\x18\x05 \x01(\x03\x12\x37\n\x05\x63\x61ses\x18\x06 \x03(\x0b\x32\x1b.yidi.policy.v1.ComputeCaseB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"\xee\x01\n\x0b\x41\x63\x63umulator\x12\x19\n\x06period\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x14\x12\x12\n\nstay_count\x18\x02 \x01(\x03\x12\x1b\n\x13\x64\x65\x64uctible_paid_fen\x18\x03 \x01(\x03\x12\x17\n\x0fpooled_used_fen\x18\x04 \x01(\x03\x12\x1d\n\x15large_amount_used_fen\x18\x05 \x01(\x03\x12\x1e\n\x16major_illness_base_fen\x18\x06 \x01(\x03\x12\x1e\n\x16major_illness_used_fen\x18\x07 \x01(\x03\x12\x1b\n\x13\x61ssistance_used_fen\x18\x08 \x01(\x03\"\x95\x01\n\x0b\x43omputeCase\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12,\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x15.yidi.policy.v1.FactsB\x06\xbaH\x03\xc8\x01\x01\x12\x11\n\ttotal_fen\x18\x03 \x01(\x03\x12/\n\x05parts\x18\x04 \x01(\x0b\x32\x18.yidi.common.v1.FeePartsB\x06\xbaH\x03\xc8\x01\x01\"\xce\x05\n\x05\x46\x61\x63ts\x12$\n\x05route\x18\x01 \x01(\x0e\x32\x15.yidi.common.v1.Route\x12*\n\x05\x62\x61sis\x18\x02 \x01(\x0e\x32\x1b.yidi.common.v1.FilingBasis\x12\x33\n\rbenefit_class\x18\x03 \x01(\x0e\x32\x1c.yidi.common.v1.BenefitClass\x12+\n\tcare_type\x18\x04 \x01(\x0e\x32\x18.yidi.common.v1.CareType\x12\x31\n\x0cperson_class\x18\x05 \x01(\x0e\x32\x1b.yidi.common.v1.PersonClass\x12\x0b\n\x03\x61ge\x18\x06 \x01(\x05\x12\x15\n\rcivil_servant\x18\x07 \x01(\x08\x12/\n\x05grade\x18\x08 \x01(\x0e\x32 .yidi.common.v1.InstitutionGrade\x12:\n\x10\x64\x65\x64uctible_level\x18\t \x01(\x0e\x32 .yidi.common.v1.InstitutionLevel\x12:\n\x10settlement_level\x18\n \x01(\x0e\x32 .yidi.common.v1.InstitutionLevel\x12\x37\n\nstart_date\x18\x0b \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x35\n\x08\x65nd_date\x18\x0c \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x39\n\x0c\x62usiness_day\x18\r \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x14\n\x0c\x64isease_code\x18\x0e \x01(\t\x12\x13\n\x0buse_account\x18\x0f \x01(\x08\x12;\n\x11price_limit_level\x18\x10 \x01(\x0e\x32 .yidi.common.v1.InstitutionLevel\"F\n\x14\x42\x61tchComputeResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.yidi.policy.v1.ComputeResult\"i\n\rComputeResult\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x05\x63\x61ses\x18\x02 \x03(\x0b\x32\x1a.yidi.policy.v1.CaseResult\x12!\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.Status\"t\n\nCaseResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07\x62\x65nefit\x18\x02 \x01(\x0b\x32\x17.yidi.policy.v1.BenefitH\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xe2\x01\n\x07\x42\x65nefit\x12(\n\x07\x61mounts\x18\x01 \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12*\n\x05\x66unds\x18\x02 \x03(\x0b\x32\x1b.yidi.common.v1.FundPayment\x12/\n\x06policy\x18\x03 \x01(\x0b\x32\x1f.yidi.common.v1.PolicyReference\x12+\n\x06\x64\x65ltas\x18\x04 \x03(\x0b\x32\x1b.yidi.policy.v1.Accumulator\x12#\n\x05steps\x18\x05 \x03(\x0b\x32\x14.yidi.policy.v1.Step\"\xce\x01\n\x04Step\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0b\n\x03row\x18\x02 \x01(\t\x12\x11\n\tinput_fen\x18\x03 \x01(\x03\x12\x12\n\nresult_fen\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x03\x12&\n\x04unit\x18\x06 \x01(\x0e\x32\x18.yidi.policy.v1.StepUnit\x12\x0e\n\x06\x63lause\x18\x07 \x01(\t\x12.\n\nprovenance\x18\x08 \x01(\x0e\x32\x1a.yidi.common.v1.Provenance\x12\x0c\n\x04text\x18\t \x01(\t*T\n\x08StepUnit\x12\x19\n\x15STEP_UNIT_UNSPECIFIED\x10\x00\x12\x11\n\rSTEP_UNIT_FEN\x10\x01\x12\x1a\n\x16STEP_UNIT_BASIS_POINTS\x10\x02\x32\x80\x01\n\rPolicyService\x12o\n\x0c\x42\x61tchCompute\x12#.yidi.policy.v1.BatchComputeRequest\x1a$.yidi.policy.v1.BatchComputeResponse\"\x14\xaa\xbb\x18\x10\n\x0e\x08\x03\x12\nsettlementb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1byidi/policy/v1/policy.proto\x12\x0eyidi.policy.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1dyidi/common/v1/envelope.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\"Q\n\x13\x42\x61tchComputeRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1b.yidi.policy.v1.ComputeUnitB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\x9d\x02\n\x0b\x43omputeUnit\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\x0cinsured_area\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12<\n\tinsurance\x18\x03 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x37\n\x08openings\x18\x04 \x03(\x0b\x32\x1b.yidi.policy.v1.AccumulatorB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12\x1b\n\x13\x61\x63\x63ount_balance_fen\x18\x05 \x01(\x03\x12\x37\n\x05\x63\x61ses\x18\x06 \x03(\x0b\x32\x1b.yidi.policy.v1.ComputeCaseB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"\x84\x02\n\x0b\x41\x63\x63umulator\x12\x19\n\x06period\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x14\x12\x12\n\nstay_count\x18\x02 \x01(\x03\x12\x1b\n\x13\x64\x65\x64uctible_paid_fen\x18\x03 \x01(\x03\x12\x17\n\x0fpooled_used_fen\x18\x04 \x01(\x03\x12\x1d\n\x15large_amount_used_fen\x18\x05 \x01(\x03\x12\x1e\n\x16major_illness_base_fen\x18\x06 \x01(\x03\x12\x1e\n\x16major_illness_used_fen\x18\x07 \x01(\x03\x12\x1b\n\x13\x61ssistance_used_fen\x18\x08 \x01(\x03\x12\x14\n\x0c\x66\x65\x65_used_fen\x18\t \x01(\x03\"\x95\x01\n\x0b\x43omputeCase\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12,\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x15.yidi.policy.v1.FactsB\x06\xbaH\x03\xc8\x01\x01\x12\x11\n\ttotal_fen\x18\x03 \x01(\x03\x12/\n\x05parts\x18\x04 \x01(\x0b\x32\x18.yidi.common.v1.FeePartsB\x06\xbaH\x03\xc8\x01\x01\"\xcf\x07\n\x05\x46\x61\x63ts\x12$\n\x05route\x18\x01 \x01(\x0e\x32\x15.yidi.common.v1.Route\x12*\n\x05\x62\x61sis\x18\x02 \x01(\x0e\x32\x1b.yidi.common.v1.FilingBasis\x12\x33\n\rbenefit_class\x18\x03 \x01(\x0e\x32\x1c.yidi.common.v1.BenefitClass\x12+\n\tcare_type\x18\x04 \x01(\x0e\x32\x18.yidi.common.v1.CareType\x12\x31\n\x0cperson_class\x18\x05 \x01(\x0e\x32\x1b.yidi.common.v1.PersonClass\x12\x0b\n\x03\x61ge\x18\x06 \x01(\x05\x12\x15\n\rcivil_servant\x18\x07 \x01(\x08\x12/\n\x05grade\x18\x08 \x01(\x0e\x32 .yidi.common.v1.InstitutionGrade\x12:\n\x10\x64\x65\x64uctible_level\x18\t \x01(\x0e\x32 .yidi.common.v1.InstitutionLevel\x12:\n\x10settlement_level\x18\n \x01(\x0e\x32 .yidi.common.v1.InstitutionLevel\x12\x37\n\nstart_date\x18\x0b \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x35\n\x08\x65nd_date\x18\x0c \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x39\n\x0c\x62usiness_day\x18\r \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x14\n\x0c\x64isease_code\x18\x0e \x01(\t\x12\x13\n\x0buse_account\x18\x0f \x01(\x08\x12;\n\x11price_limit_level\x18\x10 \x01(\x0e\x32 .yidi.common.v1.InstitutionLevel\x12\'\n\tcare_area\x18\x11 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([0-9]{6})?$\x12\x43\n\x10institution_kind\x18\x12 \x01(\x0e\x32\x1f.yidi.policy.v1.InstitutionKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12/\n\x03\x61id\x18\x13 \x01(\x0e\x32\x18.yidi.policy.v1.AidClassB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12:\n\x10settled_directly\x18\x14 \x01(\x0e\x32\x16.yidi.common.v1.AnswerB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x13\n\x0blate_filing\x18\x15 \x01(\x08\x12\x0f\n\x07unfiled\x18\x16 \x01(\x08\"F\n\x14\x42\x61tchComputeResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.yidi.policy.v1.ComputeResult\"i\n\rComputeResult\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x05\x63\x61ses\x18\x02 \x03(\x0b\x32\x1a.yidi.policy.v1.CaseResult\x12!\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.Status\"t\n\nCaseResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07\x62\x65nefit\x18\x02 \x01(\x0b\x32\x17.yidi.policy.v1.BenefitH\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xe2\x01\n\x07\x42\x65nefit\x12(\n\x07\x61mounts\x18\x01 \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12*\n\x05\x66unds\x18\x02 \x03(\x0b\x32\x1b.yidi.common.v1.FundPayment\x12/\n\x06policy\x18\x03 \x01(\x0b\x32\x1f.yidi.common.v1.PolicyReference\x12+\n\x06\x64\x65ltas\x18\x04 \x03(\x0b\x32\x1b.yidi.policy.v1.Accumulator\x12#\n\x05steps\x18\x05 \x03(\x0b\x32\x14.yidi.policy.v1.Step\"\xce\x01\n\x04Step\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0b\n\x03row\x18\x02 \x01(\t\x12\x11\n\tinput_fen\x18\x03 \x01(\x03\x12\x12\n\nresult_fen\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x03\x12&\n\x04unit\x18\x06 \x01(\x0e\x32\x18.yidi.policy.v1.StepUnit\x12\x0e\n\x06\x63lause\x18\x07 \x01(\t\x12.\n\nprovenance\x18\x08 \x01(\x0e\x32\x1a.yidi.common.v1.Provenance\x12\x0c\n\x04text\x18\t \x01(\t\"U\n\x15\x42\x61tchCalculateRequest\x12<\n\x05items\x18\x01 \x03(\x0b\x32\x1d.yidi.policy.v1.CalculateItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\xb9\x02\n\rCalculateItem\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\x0cinsured_area\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12<\n\tinsurance\x18\x03 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x18\n\x07version\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18(\x12\x37\n\x08openings\x18\x05 \x03(\x0b\x32\x1b.yidi.policy.v1.AccumulatorB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12\x1b\n\x13\x61\x63\x63ount_balance_fen\x18\x06 \x01(\x03\x12\x37\n\x05\x63\x61ses\x18\x07 \x03(\x0b\x32\x1b.yidi.policy.v1.ComputeCaseB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"H\n\x16\x42\x61tchCalculateResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.yidi.policy.v1.ComputeResult\"D\n\x12GetCoverageRequest\x12.\n\x0cinsured_area\x18\x01 \x01(\tB\x18\xbaH\x11r\x0f\x32\r^([0-9]{6})?$\xf8\xbb\x18\x02\"F\n\x13GetCoverageResponse\x12/\n\x08policies\x18\x01 \x03(\x0b\x32\x1d.yidi.policy.v1.CoveredPolicy\"\xf8\x01\n\rCoveredPolicy\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.yidi.common.v1.PolicyReference\x12\r\n\x05title\x18\x02 \x01(\t\x12\x16\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x03 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63tive_to\x18\x04 \x01(\t\x12\x14\n\x0cretired_from\x18\x05 \x01(\t\x12\x31\n\ractivate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08\x62\x65nefits\x18\x07 \x03(\x0b\x32\x1e.yidi.policy.v1.CoveredBenefit\"q\n\x0e\x43overedBenefit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\ncare_types\x18\x02 \x03(\x0e\x32\x18.yidi.common.v1.CareType\x12\x11\n\tfunds_pay\x18\x03 \x01(\x08\x12\x10\n\x08\x64iseases\x18\x04 \x03(\t*\xd6\x01\n\x0fInstitutionKind\x12 \n\x1cINSTITUTION_KIND_UNSPECIFIED\x10\x00\x12\x31\n\x18INSTITUTION_KIND_GENERAL\x10\x01\x1a\x13\xda\xbc\x18\x0f\xe7\xbb\xbc\xe5\x90\x88\xe5\x8f\x8a\xe5\x85\xb6\xe4\xbb\x96\x12\x30\n\x14INSTITUTION_KIND_TCM\x10\x02\x1a\x16\xda\xbc\x18\x12\xe4\xb8\xad\xe5\x8c\xbb\xe5\x8c\xbb\xe7\x96\x97\xe6\x9c\xba\xe6\x9e\x84\x12<\n\x1aINSTITUTION_KIND_COMMUNITY\x10\x03\x1a\x1c\xda\xbc\x18\x18\xe7\xa4\xbe\xe5\x8c\xba\xe5\x8d\xab\xe7\x94\x9f\xe6\x9c\x8d\xe5\x8a\xa1\xe6\x9c\xba\xe6\x9e\x84*\x92\x02\n\x08\x41idClass\x12\x19\n\x15\x41ID_CLASS_UNSPECIFIED\x10\x00\x12\'\n\x0e\x41ID_CLASS_NONE\x10\x01\x1a\x13\xda\xbc\x18\x0f\xe9\x9d\x9e\xe6\x95\x91\xe5\x8a\xa9\xe5\xaf\xb9\xe8\xb1\xa1\x12+\n\x15\x41ID_CLASS_SUBSISTENCE\x10\x02\x1a\x10\xda\xbc\x18\x0c\xe4\xbd\x8e\xe4\xbf\x9d\xe5\xaf\xb9\xe8\xb1\xa1\x12)\n\x13\x41ID_CLASS_DESTITUTE\x10\x03\x1a\x10\xda\xbc\x18\x0c\xe7\x89\xb9\xe5\x9b\xb0\xe4\xba\xba\xe5\x91\x98\x12\x34\n\x18\x41ID_CLASS_RETURNING_POOR\x10\x04\x1a\x16\xda\xbc\x18\x12\xe8\xbf\x94\xe8\xb4\xab\xe8\x87\xb4\xe8\xb4\xab\xe4\xba\xba\xe5\x8f\xa3\x12\x34\n\x12\x41ID_CLASS_MARGINAL\x10\x05\x1a\x1c\xda\xbc\x18\x18\xe4\xbd\x8e\xe4\xbf\x9d\xe8\xbe\xb9\xe7\xbc\x98\xe5\xae\xb6\xe5\xba\xad\xe6\x88\x90\xe5\x91\x98*T\n\x08StepUnit\x12\x19\n\x15STEP_UNIT_UNSPECIFIED\x10\x00\x12\x11\n\rSTEP_UNIT_FEN\x10\x01\x12\x1a\n\x16STEP_UNIT_BASIS_POINTS\x10\x02\x32\xcd\x02\n\rPolicyService\x12o\n\x0c\x42\x61tchCompute\x12#.yidi.policy.v1.BatchComputeRequest\x1a$.yidi.policy.v1.BatchComputeResponse\"\x14\xaa\xbb\x18\x10\n\x0e\x08\x03\x12\nsettlement\x12i\n\x0e\x42\x61tchCalculate\x12%.yidi.policy.v1.BatchCalculateRequest\x1a&.yidi.policy.v1.BatchCalculateResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x12`\n\x0bGetCoverage\x12\".yidi.policy.v1.GetCoverageRequest\x1a#.yidi.policy.v1.GetCoverageResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yidi.policy.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_INSTITUTIONKIND'].values_by_name["INSTITUTION_KIND_GENERAL"]._loaded_options = None
+  _globals['_INSTITUTIONKIND'].values_by_name["INSTITUTION_KIND_GENERAL"]._serialized_options = b'\332\274\030\017\347\273\274\345\220\210\345\217\212\345\205\266\344\273\226'
+  _globals['_INSTITUTIONKIND'].values_by_name["INSTITUTION_KIND_TCM"]._loaded_options = None
+  _globals['_INSTITUTIONKIND'].values_by_name["INSTITUTION_KIND_TCM"]._serialized_options = b'\332\274\030\022\344\270\255\345\214\273\345\214\273\347\226\227\346\234\272\346\236\204'
+  _globals['_INSTITUTIONKIND'].values_by_name["INSTITUTION_KIND_COMMUNITY"]._loaded_options = None
+  _globals['_INSTITUTIONKIND'].values_by_name["INSTITUTION_KIND_COMMUNITY"]._serialized_options = b'\332\274\030\030\347\244\276\345\214\272\345\215\253\347\224\237\346\234\215\345\212\241\346\234\272\346\236\204'
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_NONE"]._loaded_options = None
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_NONE"]._serialized_options = b'\332\274\030\017\351\235\236\346\225\221\345\212\251\345\257\271\350\261\241'
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_SUBSISTENCE"]._loaded_options = None
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_SUBSISTENCE"]._serialized_options = b'\332\274\030\014\344\275\216\344\277\235\345\257\271\350\261\241'
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_DESTITUTE"]._loaded_options = None
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_DESTITUTE"]._serialized_options = b'\332\274\030\014\347\211\271\345\233\260\344\272\272\345\221\230'
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_RETURNING_POOR"]._loaded_options = None
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_RETURNING_POOR"]._serialized_options = b'\332\274\030\022\350\277\224\350\264\253\350\207\264\350\264\253\344\272\272\345\217\243'
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_MARGINAL"]._loaded_options = None
+  _globals['_AIDCLASS'].values_by_name["AID_CLASS_MARGINAL"]._serialized_options = b'\332\274\030\030\344\275\216\344\277\235\350\276\271\347\274\230\345\256\266\345\272\255\346\210\220\345\221\230'
   _globals['_BATCHCOMPUTEREQUEST'].fields_by_name['items']._loaded_options = None
   _globals['_BATCHCOMPUTEREQUEST'].fields_by_name['items']._serialized_options = b'\272H\013\222\001\010\020\200\002\"\003\330\001\003'
   _globals['_COMPUTEUNIT'].fields_by_name['id']._loaded_options = None
@@ -63,30 +80,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FACTS'].fields_by_name['end_date']._serialized_options = b'\272H r\0362\034^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
   _globals['_FACTS'].fields_by_name['business_day']._loaded_options = None
   _globals['_FACTS'].fields_by_name['business_day']._serialized_options = b'\272H r\0362\034^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
+  _globals['_FACTS'].fields_by_name['care_area']._loaded_options = None
+  _globals['_FACTS'].fields_by_name['care_area']._serialized_options = b'\272H\021r\0172\r^([0-9]{6})?$'
+  _globals['_FACTS'].fields_by_name['institution_kind']._loaded_options = None
+  _globals['_FACTS'].fields_by_name['institution_kind']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_FACTS'].fields_by_name['aid']._loaded_options = None
+  _globals['_FACTS'].fields_by_name['aid']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_FACTS'].fields_by_name['settled_directly']._loaded_options = None
+  _globals['_FACTS'].fields_by_name['settled_directly']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_BATCHCALCULATEREQUEST'].fields_by_name['items']._loaded_options = None
+  _globals['_BATCHCALCULATEREQUEST'].fields_by_name['items']._serialized_options = b'\272H\013\222\001\010\020\200\002\"\003\330\001\003'
+  _globals['_CALCULATEITEM'].fields_by_name['id']._loaded_options = None
+  _globals['_CALCULATEITEM'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_CALCULATEITEM'].fields_by_name['insured_area']._loaded_options = None
+  _globals['_CALCULATEITEM'].fields_by_name['insured_area']._serialized_options = b'\272H\016r\0142\n^[0-9]{6}$\370\273\030\002'
+  _globals['_CALCULATEITEM'].fields_by_name['insurance']._loaded_options = None
+  _globals['_CALCULATEITEM'].fields_by_name['insurance']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_CALCULATEITEM'].fields_by_name['version']._loaded_options = None
+  _globals['_CALCULATEITEM'].fields_by_name['version']._serialized_options = b'\272H\004r\002\030('
+  _globals['_CALCULATEITEM'].fields_by_name['openings']._loaded_options = None
+  _globals['_CALCULATEITEM'].fields_by_name['openings']._serialized_options = b'\272H\005\222\001\002\020\024'
+  _globals['_CALCULATEITEM'].fields_by_name['cases']._loaded_options = None
+  _globals['_CALCULATEITEM'].fields_by_name['cases']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\002'
+  _globals['_GETCOVERAGEREQUEST'].fields_by_name['insured_area']._loaded_options = None
+  _globals['_GETCOVERAGEREQUEST'].fields_by_name['insured_area']._serialized_options = b'\272H\021r\0172\r^([0-9]{6})?$\370\273\030\002'
   _globals['_POLICYSERVICE'].methods_by_name['BatchCompute']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['BatchCompute']._serialized_options = b'\252\273\030\020\n\016\010\003\022\nsettlement'
-  _globals['_STEPUNIT']._serialized_start=2440
-  _globals['_STEPUNIT']._serialized_end=2524
-  _globals['_BATCHCOMPUTEREQUEST']._serialized_start=220
-  _globals['_BATCHCOMPUTEREQUEST']._serialized_end=301
-  _globals['_COMPUTEUNIT']._serialized_start=304
-  _globals['_COMPUTEUNIT']._serialized_end=589
-  _globals['_ACCUMULATOR']._serialized_start=592
-  _globals['_ACCUMULATOR']._serialized_end=830
-  _globals['_COMPUTECASE']._serialized_start=833
-  _globals['_COMPUTECASE']._serialized_end=982
-  _globals['_FACTS']._serialized_start=985
-  _globals['_FACTS']._serialized_end=1703
-  _globals['_BATCHCOMPUTERESPONSE']._serialized_start=1705
-  _globals['_BATCHCOMPUTERESPONSE']._serialized_end=1775
-  _globals['_COMPUTERESULT']._serialized_start=1777
-  _globals['_COMPUTERESULT']._serialized_end=1882
-  _globals['_CASERESULT']._serialized_start=1884
-  _globals['_CASERESULT']._serialized_end=2000
-  _globals['_BENEFIT']._serialized_start=2003
-  _globals['_BENEFIT']._serialized_end=2229
-  _globals['_STEP']._serialized_start=2232
-  _globals['_STEP']._serialized_end=2438
-  _globals['_POLICYSERVICE']._serialized_start=2527
-  _globals['_POLICYSERVICE']._serialized_end=2655
+  _globals['_POLICYSERVICE'].methods_by_name['BatchCalculate']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['BatchCalculate']._serialized_options = b'\252\273\030\004\n\002\010\002'
+  _globals['_POLICYSERVICE'].methods_by_name['GetCoverage']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['GetCoverage']._serialized_options = b'\252\273\030\004\n\002\010\002'
+  _globals['_INSTITUTIONKIND']._serialized_start=3738
+  _globals['_INSTITUTIONKIND']._serialized_end=3952
+  _globals['_AIDCLASS']._serialized_start=3955
+  _globals['_AIDCLASS']._serialized_end=4229
+  _globals['_STEPUNIT']._serialized_start=4231
+  _globals['_STEPUNIT']._serialized_end=4315
+  _globals['_BATCHCOMPUTEREQUEST']._serialized_start=253
+  _globals['_BATCHCOMPUTEREQUEST']._serialized_end=334
+  _globals['_COMPUTEUNIT']._serialized_start=337
+  _globals['_COMPUTEUNIT']._serialized_end=622
+  _globals['_ACCUMULATOR']._serialized_start=625
+  _globals['_ACCUMULATOR']._serialized_end=885
+  _globals['_COMPUTECASE']._serialized_start=888
+  _globals['_COMPUTECASE']._serialized_end=1037
+  _globals['_FACTS']._serialized_start=1040
+  _globals['_FACTS']._serialized_end=2015
+  _globals['_BATCHCOMPUTERESPONSE']._serialized_start=2017
+  _globals['_BATCHCOMPUTERESPONSE']._serialized_end=2087
+  _globals['_COMPUTERESULT']._serialized_start=2089
+  _globals['_COMPUTERESULT']._serialized_end=2194
+  _globals['_CASERESULT']._serialized_start=2196
+  _globals['_CASERESULT']._serialized_end=2312
+  _globals['_BENEFIT']._serialized_start=2315
+  _globals['_BENEFIT']._serialized_end=2541
+  _globals['_STEP']._serialized_start=2544
+  _globals['_STEP']._serialized_end=2750
+  _globals['_BATCHCALCULATEREQUEST']._serialized_start=2752
+  _globals['_BATCHCALCULATEREQUEST']._serialized_end=2837
+  _globals['_CALCULATEITEM']._serialized_start=2840
+  _globals['_CALCULATEITEM']._serialized_end=3153
+  _globals['_BATCHCALCULATERESPONSE']._serialized_start=3155
+  _globals['_BATCHCALCULATERESPONSE']._serialized_end=3227
+  _globals['_GETCOVERAGEREQUEST']._serialized_start=3229
+  _globals['_GETCOVERAGEREQUEST']._serialized_end=3297
+  _globals['_GETCOVERAGERESPONSE']._serialized_start=3299
+  _globals['_GETCOVERAGERESPONSE']._serialized_end=3369
+  _globals['_COVEREDPOLICY']._serialized_start=3372
+  _globals['_COVEREDPOLICY']._serialized_end=3620
+  _globals['_COVEREDBENEFIT']._serialized_start=3622
+  _globals['_COVEREDBENEFIT']._serialized_end=3735
+  _globals['_POLICYSERVICE']._serialized_start=4318
+  _globals['_POLICYSERVICE']._serialized_end=4651
 # @@protoc_insertion_point(module_scope)

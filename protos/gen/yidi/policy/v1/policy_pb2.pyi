@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
@@ -22,6 +23,70 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _InstitutionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InstitutionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InstitutionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INSTITUTION_KIND_UNSPECIFIED: _InstitutionKind.ValueType  # 0
+    """Not given: general."""
+    INSTITUTION_KIND_GENERAL: _InstitutionKind.ValueType  # 1
+    """General and whatever is none of the others."""
+    INSTITUTION_KIND_TCM: _InstitutionKind.ValueType  # 2
+    """Traditional Chinese medicine."""
+    INSTITUTION_KIND_COMMUNITY: _InstitutionKind.ValueType  # 3
+    """Community health centre."""
+
+class InstitutionKind(_InstitutionKind, metaclass=_InstitutionKindEnumTypeWrapper):
+    """Kind of an institution that some areas pay at another share or deductible (机构类别)."""
+
+INSTITUTION_KIND_UNSPECIFIED: InstitutionKind.ValueType  # 0
+"""Not given: general."""
+INSTITUTION_KIND_GENERAL: InstitutionKind.ValueType  # 1
+"""General and whatever is none of the others."""
+INSTITUTION_KIND_TCM: InstitutionKind.ValueType  # 2
+"""Traditional Chinese medicine."""
+INSTITUTION_KIND_COMMUNITY: InstitutionKind.ValueType  # 3
+"""Community health centre."""
+Global___InstitutionKind: _TypeAlias = InstitutionKind  # noqa: Y015
+
+class _AidClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AidClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AidClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AID_CLASS_UNSPECIFIED: _AidClass.ValueType  # 0
+    """Not given: none."""
+    AID_CLASS_NONE: _AidClass.ValueType  # 1
+    """Not entitled to assistance."""
+    AID_CLASS_SUBSISTENCE: _AidClass.ValueType  # 2
+    """Subsistence allowance."""
+    AID_CLASS_DESTITUTE: _AidClass.ValueType  # 3
+    """Destitute, supported by the state."""
+    AID_CLASS_RETURNING_POOR: _AidClass.ValueType  # 4
+    """Fallen back into poverty."""
+    AID_CLASS_MARGINAL: _AidClass.ValueType  # 5
+    """Just above the subsistence line."""
+
+class AidClass(_AidClass, metaclass=_AidClassEnumTypeWrapper):
+    """Class of a person whom medical assistance or preferential terms are for (医疗救助对象类别)."""
+
+AID_CLASS_UNSPECIFIED: AidClass.ValueType  # 0
+"""Not given: none."""
+AID_CLASS_NONE: AidClass.ValueType  # 1
+"""Not entitled to assistance."""
+AID_CLASS_SUBSISTENCE: AidClass.ValueType  # 2
+"""Subsistence allowance."""
+AID_CLASS_DESTITUTE: AidClass.ValueType  # 3
+"""Destitute, supported by the state."""
+AID_CLASS_RETURNING_POOR: AidClass.ValueType  # 4
+"""Fallen back into poverty."""
+AID_CLASS_MARGINAL: AidClass.ValueType  # 5
+"""Just above the subsistence line."""
+Global___AidClass: _TypeAlias = AidClass  # noqa: Y015
 
 class _StepUnit:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -131,6 +196,7 @@ class Accumulator(_message.Message):
     MAJOR_ILLNESS_BASE_FEN_FIELD_NUMBER: _builtins.int
     MAJOR_ILLNESS_USED_FEN_FIELD_NUMBER: _builtins.int
     ASSISTANCE_USED_FEN_FIELD_NUMBER: _builtins.int
+    FEE_USED_FEN_FIELD_NUMBER: _builtins.int
     period: _builtins.str
     """Benefit period as the policy names it, e.g. `2026`."""
     stay_count: _builtins.int
@@ -147,6 +213,8 @@ class Accumulator(_message.Message):
     """大病 fund used, fen."""
     assistance_used_fen: _builtins.int
     """医疗救助 used, fen."""
+    fee_used_fen: _builtins.int
+    """符合范围费用累计: in-scope cost that counts towards yearly brackets and fee caps, fen."""
     def __init__(
         self,
         *,
@@ -158,10 +226,11 @@ class Accumulator(_message.Message):
         major_illness_base_fen: _builtins.int = ...,
         major_illness_used_fen: _builtins.int = ...,
         assistance_used_fen: _builtins.int = ...,
+        fee_used_fen: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistance_used_fen", b"assistance_used_fen", "deductible_paid_fen", b"deductible_paid_fen", "large_amount_used_fen", b"large_amount_used_fen", "major_illness_base_fen", b"major_illness_base_fen", "major_illness_used_fen", b"major_illness_used_fen", "period", b"period", "pooled_used_fen", b"pooled_used_fen", "stay_count", b"stay_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistance_used_fen", b"assistance_used_fen", "deductible_paid_fen", b"deductible_paid_fen", "fee_used_fen", b"fee_used_fen", "large_amount_used_fen", b"large_amount_used_fen", "major_illness_base_fen", b"major_illness_base_fen", "major_illness_used_fen", b"major_illness_used_fen", "period", b"period", "pooled_used_fen", b"pooled_used_fen", "stay_count", b"stay_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,6 +296,12 @@ class Facts(_message.Message):
     DISEASE_CODE_FIELD_NUMBER: _builtins.int
     USE_ACCOUNT_FIELD_NUMBER: _builtins.int
     PRICE_LIMIT_LEVEL_FIELD_NUMBER: _builtins.int
+    CARE_AREA_FIELD_NUMBER: _builtins.int
+    INSTITUTION_KIND_FIELD_NUMBER: _builtins.int
+    AID_FIELD_NUMBER: _builtins.int
+    SETTLED_DIRECTLY_FIELD_NUMBER: _builtins.int
+    LATE_FILING_FIELD_NUMBER: _builtins.int
+    UNFILED_FIELD_NUMBER: _builtins.int
     route: _types_pb2.Route.ValueType
     """The route."""
     basis: _types_pb2.FilingBasis.ValueType
@@ -259,6 +334,24 @@ class Facts(_message.Message):
     """Whether the personal account may pay."""
     price_limit_level: _types_pb2.InstitutionLevel.ValueType
     """价格限制医院等级."""
+    care_area: _builtins.str
+    """就医地区划: pooling area of the care place, or empty."""
+    institution_kind: Global___InstitutionKind.ValueType
+    """机构类别; not given counts as general. The bill does not say it yet, so settlement sends none."""
+    aid: Global___AidClass.ValueType
+    """医疗救助对象类别; not given counts as none. Enrollment does not know it yet, so settlement sends
+    none.
+    """
+    settled_directly: _types_pb2.Answer.ValueType
+    """直接结算: whether the cost is settled directly and not claimed at home later; not given counts
+    as yes.
+    """
+    late_filing: _builtins.bool
+    """补办备案: the filing was made after the visit began."""
+    unfiled: _builtins.bool
+    """未备案: care elsewhere that no filing covers although the area asks for one; some areas pay it at
+    a lower level. Settlement refuses such visits before policy is asked, so it sends none.
+    """
     def __init__(
         self,
         *,
@@ -278,10 +371,16 @@ class Facts(_message.Message):
         disease_code: _builtins.str = ...,
         use_account: _builtins.bool = ...,
         price_limit_level: _types_pb2.InstitutionLevel.ValueType = ...,
+        care_area: _builtins.str = ...,
+        institution_kind: Global___InstitutionKind.ValueType = ...,
+        aid: Global___AidClass.ValueType = ...,
+        settled_directly: _types_pb2.Answer.ValueType = ...,
+        late_filing: _builtins.bool = ...,
+        unfiled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "basis", b"basis", "benefit_class", b"benefit_class", "business_day", b"business_day", "care_type", b"care_type", "civil_servant", b"civil_servant", "deductible_level", b"deductible_level", "disease_code", b"disease_code", "end_date", b"end_date", "grade", b"grade", "person_class", b"person_class", "price_limit_level", b"price_limit_level", "route", b"route", "settlement_level", b"settlement_level", "start_date", b"start_date", "use_account", b"use_account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "aid", b"aid", "basis", b"basis", "benefit_class", b"benefit_class", "business_day", b"business_day", "care_area", b"care_area", "care_type", b"care_type", "civil_servant", b"civil_servant", "deductible_level", b"deductible_level", "disease_code", b"disease_code", "end_date", b"end_date", "grade", b"grade", "institution_kind", b"institution_kind", "late_filing", b"late_filing", "person_class", b"person_class", "price_limit_level", b"price_limit_level", "route", b"route", "settled_directly", b"settled_directly", "settlement_level", b"settlement_level", "start_date", b"start_date", "unfiled", b"unfiled", "use_account", b"use_account"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,7 +461,9 @@ class CaseResult(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """POLICY_NOT_FOUND, POLICY_NOT_STATED, POLICY_NOT_OFFICIAL, POLICY_STALE."""
+        """Decided: POLICY_NOT_FOUND, POLICY_NOT_STATED, POLICY_AMBIGUOUS, POLICY_NOT_OFFICIAL,
+        DISEASE_NOT_COVERED, DISEASE_NOT_OPENED.
+        """
 
     def __init__(
         self,
@@ -445,9 +546,9 @@ class Step(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """Stage of the document, e.g. `deductible`."""
+    """What the step decides: `remote_first_pay`, `deductible`, a fund's code, `personal_account`."""
     row: _builtins.str
-    """Row of the document that matched, e.g. `level_3/employed`."""
+    """Row of the document that matched, e.g. `inpatient/deductible[levels=three,stays=2-]`."""
     input_fen: _builtins.int
     """What went in, fen."""
     result_fen: _builtins.int
@@ -482,3 +583,237 @@ class Step(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class BatchCalculateRequest(_message.Message):
+    """Up to 256 calculations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalculateItem]:
+        """Each answered by its id."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___CalculateItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCalculateRequest: _TypeAlias = BatchCalculateRequest  # noqa: Y015
+
+@_typing.final
+class CalculateItem(_message.Message):
+    """Cases of nobody in particular, computed in order, each from what the one before left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INSURED_AREA_FIELD_NUMBER: _builtins.int
+    INSURANCE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OPENINGS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_BALANCE_FEN_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The asker's id of the item."""
+    insured_area: _builtins.str
+    """Pooling area."""
+    insurance: _types_pb2.InsuranceType.ValueType
+    """险种类型 (insutype)."""
+    version: _builtins.str
+    """Published version to compute with, whatever its dates; empty: the one in force for each case."""
+    account_balance_fen: _builtins.int
+    """Opening balance of the account that may pay, fen."""
+    @_builtins.property
+    def openings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Accumulator]:
+        """Opening values, one per benefit period; none when nothing has been used."""
+
+    @_builtins.property
+    def cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComputeCase]:
+        """The cases in order; the ids are the asker's."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        insured_area: _builtins.str = ...,
+        insurance: _types_pb2.InsuranceType.ValueType = ...,
+        version: _builtins.str = ...,
+        openings: _abc.Iterable[Global___Accumulator] | None = ...,
+        account_balance_fen: _builtins.int = ...,
+        cases: _abc.Iterable[Global___ComputeCase] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_balance_fen", b"account_balance_fen", "cases", b"cases", "id", b"id", "insurance", b"insurance", "insured_area", b"insured_area", "openings", b"openings", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalculateItem: _TypeAlias = CalculateItem  # noqa: Y015
+
+@_typing.final
+class BatchCalculateResponse(_message.Message):
+    """Results in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComputeResult]:
+        """One per item."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ComputeResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCalculateResponse: _TypeAlias = BatchCalculateResponse  # noqa: Y015
+
+@_typing.final
+class GetCoverageRequest(_message.Message):
+    """Asks what is covered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSURED_AREA_FIELD_NUMBER: _builtins.int
+    insured_area: _builtins.str
+    """Pooling area; empty: all of the site."""
+    def __init__(
+        self,
+        *,
+        insured_area: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["insured_area", b"insured_area"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCoverageRequest: _TypeAlias = GetCoverageRequest  # noqa: Y015
+
+@_typing.final
+class GetCoverageResponse(_message.Message):
+    """What is covered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoveredPolicy]:
+        """By area and insurance, then by the day on which they come into effect."""
+
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___CoveredPolicy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCoverageResponse: _TypeAlias = GetCoverageResponse  # noqa: Y015
+
+@_typing.final
+class CoveredPolicy(_message.Message):
+    """A published version and what it covers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TO_FIELD_NUMBER: _builtins.int
+    RETIRED_FROM_FIELD_NUMBER: _builtins.int
+    ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    BENEFITS_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """Title, Chinese."""
+    effective_from: _builtins.str
+    """First day, ISO."""
+    effective_to: _builtins.str
+    """Last day, ISO; empty when it has no end."""
+    retired_from: _builtins.str
+    """First day on which it no longer holds because it was retired, ISO, or empty."""
+    @_builtins.property
+    def policy(self) -> _envelope_pb2.PolicyReference:
+        """The version; its provenance is the weakest among its sources."""
+
+    @_builtins.property
+    def activate_time(self) -> _timestamp_pb2.Timestamp:
+        """When it begins, or began, to be used."""
+
+    @_builtins.property
+    def benefits(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoveredBenefit]:
+        """Its benefits."""
+
+    def __init__(
+        self,
+        *,
+        policy: _envelope_pb2.PolicyReference | None = ...,
+        title: _builtins.str = ...,
+        effective_from: _builtins.str = ...,
+        effective_to: _builtins.str = ...,
+        retired_from: _builtins.str = ...,
+        activate_time: _timestamp_pb2.Timestamp | None = ...,
+        benefits: _abc.Iterable[Global___CoveredBenefit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "benefits", b"benefits", "effective_from", b"effective_from", "effective_to", b"effective_to", "policy", b"policy", "retired_from", b"retired_from", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoveredPolicy: _TypeAlias = CoveredPolicy  # noqa: Y015
+
+@_typing.final
+class CoveredBenefit(_message.Message):
+    """One benefit of a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CARE_TYPES_FIELD_NUMBER: _builtins.int
+    FUNDS_PAY_FIELD_NUMBER: _builtins.int
+    DISEASES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the document, e.g. `inpatient`."""
+    funds_pay: _builtins.bool
+    """Whether any fund pays; else only the personal account and cash."""
+    @_builtins.property
+    def care_types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.CareType.ValueType]:
+        """医疗类别 that it pays."""
+
+    @_builtins.property
+    def diseases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """病种编码 that it pays, class codes included; empty when it does not ask for the disease."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        care_types: _abc.Iterable[_types_pb2.CareType.ValueType] | None = ...,
+        funds_pay: _builtins.bool = ...,
+        diseases: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_types", b"care_types", "diseases", b"diseases", "funds_pay", b"funds_pay", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoveredBenefit: _TypeAlias = CoveredBenefit  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PolicyServiceStub:
-    """Versioned policy documents of the site's own pooling areas.
+    """What the published policy documents of the site's own pooling areas pay.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,39 @@ class PolicyServiceStub:
                 request_serializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchComputeRequest.SerializeToString,
                 response_deserializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchComputeResponse.FromString,
                 _registered_method=True)
+        self.BatchCalculate = channel.unary_unary(
+                '/yidi.policy.v1.PolicyService/BatchCalculate',
+                request_serializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchCalculateRequest.SerializeToString,
+                response_deserializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchCalculateResponse.FromString,
+                _registered_method=True)
+        self.GetCoverage = channel.unary_unary(
+                '/yidi.policy.v1.PolicyService/GetCoverage',
+                request_serializer=yidi_dot_policy_dot_v1_dot_policy__pb2.GetCoverageRequest.SerializeToString,
+                response_deserializer=yidi_dot_policy_dot_v1_dot_policy__pb2.GetCoverageResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
-    """Versioned policy documents of the site's own pooling areas.
+    """What the published policy documents of the site's own pooling areas pay.
     """
 
     def BatchCompute(self, request, context):
         """Computes units: each is the ordered cases of one person from the accumulators as read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCalculate(self, request, context):
+        """Computes anonymous cases for an agency, against a published version that is named or the one in
+        force. Nothing is stored and no person is asked for; sample values are computed and say so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCoverage(self, request, context):
+        """Says which areas, insurances and benefits are covered, since when and how well founded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +86,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     request_deserializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchComputeRequest.FromString,
                     response_serializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchComputeResponse.SerializeToString,
             ),
+            'BatchCalculate': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCalculate,
+                    request_deserializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchCalculateRequest.FromString,
+                    response_serializer=yidi_dot_policy_dot_v1_dot_policy__pb2.BatchCalculateResponse.SerializeToString,
+            ),
+            'GetCoverage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCoverage,
+                    request_deserializer=yidi_dot_policy_dot_v1_dot_policy__pb2.GetCoverageRequest.FromString,
+                    response_serializer=yidi_dot_policy_dot_v1_dot_policy__pb2.GetCoverageResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'yidi.policy.v1.PolicyService', rpc_method_handlers)
@@ -70,7 +105,7 @@ def add_PolicyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PolicyService:
-    """Versioned policy documents of the site's own pooling areas.
+    """What the published policy documents of the site's own pooling areas pay.
     """
 
     @staticmethod
@@ -90,6 +125,60 @@ class PolicyService:
             '/yidi.policy.v1.PolicyService/BatchCompute',
             yidi_dot_policy_dot_v1_dot_policy__pb2.BatchComputeRequest.SerializeToString,
             yidi_dot_policy_dot_v1_dot_policy__pb2.BatchComputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCalculate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.policy.v1.PolicyService/BatchCalculate',
+            yidi_dot_policy_dot_v1_dot_policy__pb2.BatchCalculateRequest.SerializeToString,
+            yidi_dot_policy_dot_v1_dot_policy__pb2.BatchCalculateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCoverage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.policy.v1.PolicyService/GetCoverage',
+            yidi_dot_policy_dot_v1_dot_policy__pb2.GetCoverageRequest.SerializeToString,
+            yidi_dot_policy_dot_v1_dot_policy__pb2.GetCoverageResponse.FromString,
             options,
             channel_credentials,
             insecure,

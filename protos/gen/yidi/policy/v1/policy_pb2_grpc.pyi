@@ -13,14 +13,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PolicyServiceStub:
-    """Versioned policy documents of the site's own pooling areas."""
+    """What the published policy documents of the site's own pooling areas pay."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     BatchCompute: _aio.UnaryUnaryMultiCallable[_policy_pb2.BatchComputeRequest, _policy_pb2.BatchComputeResponse]
     """Computes units: each is the ordered cases of one person from the accumulators as read."""
+    BatchCalculate: _aio.UnaryUnaryMultiCallable[_policy_pb2.BatchCalculateRequest, _policy_pb2.BatchCalculateResponse]
+    """Computes anonymous cases for an agency, against a published version that is named or the one in
+    force. Nothing is stored and no person is asked for; sample values are computed and say so.
+    """
+    GetCoverage: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetCoverageRequest, _policy_pb2.GetCoverageResponse]
+    """Says which areas, insurances and benefits are covered, since when and how well founded."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Versioned policy documents of the site's own pooling areas."""
+    """What the published policy documents of the site's own pooling areas pay."""
 
     @_abc_1.abstractmethod
     def BatchCompute(
@@ -29,5 +35,23 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_policy_pb2.BatchComputeRequest, _abc.Awaitable[_policy_pb2.BatchComputeResponse]],
     ) -> _abc.Awaitable[_policy_pb2.BatchComputeResponse]:
         """Computes units: each is the ordered cases of one person from the accumulators as read."""
+
+    @_abc_1.abstractmethod
+    def BatchCalculate(
+        self,
+        request: _policy_pb2.BatchCalculateRequest,
+        context: _aio.ServicerContext[_policy_pb2.BatchCalculateRequest, _abc.Awaitable[_policy_pb2.BatchCalculateResponse]],
+    ) -> _abc.Awaitable[_policy_pb2.BatchCalculateResponse]:
+        """Computes anonymous cases for an agency, against a published version that is named or the one in
+        force. Nothing is stored and no person is asked for; sample values are computed and say so.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCoverage(
+        self,
+        request: _policy_pb2.GetCoverageRequest,
+        context: _aio.ServicerContext[_policy_pb2.GetCoverageRequest, _abc.Awaitable[_policy_pb2.GetCoverageResponse]],
+    ) -> _abc.Awaitable[_policy_pb2.GetCoverageResponse]:
+        """Says which areas, insurances and benefits are covered, since when and how well founded."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _aio.Server) -> None: ...

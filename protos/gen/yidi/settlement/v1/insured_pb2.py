@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from yidi.common.v1 import amounts_pb2 as yidi_dot_common_dot_v1_dot_amounts__pb2
 from yidi.common.v1 import envelope_pb2 as yidi_dot_common_dot_v1_dot_envelope__pb2
 from yidi.common.v1 import options_pb2 as yidi_dot_common_dot_v1_dot_options__pb2
 from yidi.common.v1 import types_pb2 as yidi_dot_common_dot_v1_dot_types__pb2
 from yidi.policy.v1 import policy_pb2 as yidi_dot_policy_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n yidi/settlement/v1/insured.proto\x12\x12yidi.settlement.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17google/rpc/status.proto\x1a\x1dyidi/common/v1/envelope.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\x1a\x1byidi/policy/v1/policy.proto\"O\n\x14\x42\x61tchExchangeRequest\x12\x37\n\x05items\x18\x01 \x03(\x0b\x32\x18.yidi.common.v1.EnvelopeB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"H\n\x15\x42\x61tchExchangeResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"\xfe\x01\n\x1eGetInsuredJournalDigestRequest\x12\x39\n\x0c\x62usiness_day\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12$\n\tcare_site\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12+\n\x0cinsured_site\x18\x03 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12\x37\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x1d.yidi.common.v1.JournalDetailB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\x04hour\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"Q\n\x1fGetInsuredJournalDigestResponse\x12.\n\x07journal\x18\x01 \x01(\x0b\x32\x1d.yidi.common.v1.JournalDigest\"Q\n\x13\x42\x61tchResolveRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1b.yidi.common.v1.ResolveItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"G\n\x14\x42\x61tchResolveResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"[\n\x18\x42\x61tchPostExternalRequest\x12?\n\x05items\x18\x01 \x03(\x0b\x32 .yidi.settlement.v1.ExternalItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\xc8\x02\n\x0c\x45xternalItem\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\x0cinsured_area\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12<\n\tinsurance\x18\x03 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\tperson_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x35\n\x06\x64\x65ltas\x18\x05 \x03(\x0b\x32\x1b.yidi.policy.v1.AccumulatorB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12-\n\naccount_id\x18\x06 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^([0-9a-f-]{36})?$\x12\x19\n\x11\x61\x63\x63ount_delta_fen\x18\x07 \x01(\x03\x12\x19\n\x06source\x18\x08 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"P\n\x19\x42\x61tchPostExternalResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".yidi.settlement.v1.ExternalResult\"O\n\x0e\x45xternalResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06posted\x18\x02 \x01(\x08\x12!\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.Status\"\x1f\n\x1d\x43heckInsuredInvariantsRequest\"\xad\x01\n\x1e\x43heckInsuredInvariantsResponse\x12\x14\n\x0c\x61\x63\x63umulators\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63ounts\x18\x02 \x01(\x03\x12,\n\x08\x62reaches\x18\x03 \x03(\x0b\x32\x1a.yidi.settlement.v1.Breach\x12\x35\n\x0cnot_compared\x18\x04 \x03(\x0b\x32\x1f.yidi.settlement.v1.NotCompared\"D\n\x0bNotCompared\x12\x14\n\x0c\x62usiness_day\x18\x01 \x01(\t\x12\x11\n\tcare_site\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\":\n\x06\x42reach\x12\x11\n\tinvariant\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t2\xbf\x05\n\x0eInsuredService\x12\x8a\x01\n\rBatchExchange\x12(.yidi.settlement.v1.BatchExchangeRequest\x1a).yidi.settlement.v1.BatchExchangeResponse\"$\xaa\xbb\x18 \n\x1e\x08\x03\x12\x07gateway\x12\x05relay\x12\nsettlement\x12~\n\x0c\x42\x61tchResolve\x12\'.yidi.settlement.v1.BatchResolveRequest\x1a(.yidi.settlement.v1.BatchResolveResponse\"\x1b\xaa\xbb\x18\x17\n\x15\x08\x03\x12\x05relay\x12\nsettlement\x12z\n\x11\x42\x61tchPostExternal\x12,.yidi.settlement.v1.BatchPostExternalRequest\x1a-.yidi.settlement.v1.BatchPostExternalResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x12\x89\x01\n\x16\x43heckInsuredInvariants\x12\x31.yidi.settlement.v1.CheckInsuredInvariantsRequest\x1a\x32.yidi.settlement.v1.CheckInsuredInvariantsResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x12\x97\x01\n\x17GetInsuredJournalDigest\x12\x32.yidi.settlement.v1.GetInsuredJournalDigestRequest\x1a\x33.yidi.settlement.v1.GetInsuredJournalDigestResponse\"\x13\xaa\xbb\x18\x0f\n\x02\x08\x02\n\t\x08\x03\x12\x05relayb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n yidi/settlement/v1/insured.proto\x12\x12yidi.settlement.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17google/rpc/status.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1dyidi/common/v1/envelope.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\x1a\x1byidi/policy/v1/policy.proto\"O\n\x14\x42\x61tchExchangeRequest\x12\x37\n\x05items\x18\x01 \x03(\x0b\x32\x18.yidi.common.v1.EnvelopeB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"H\n\x15\x42\x61tchExchangeResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"\xfe\x01\n\x1eGetInsuredJournalDigestRequest\x12\x39\n\x0c\x62usiness_day\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12$\n\tcare_site\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12+\n\x0cinsured_site\x18\x03 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12\x37\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x1d.yidi.common.v1.JournalDetailB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\x04hour\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"Q\n\x1fGetInsuredJournalDigestResponse\x12.\n\x07journal\x18\x01 \x01(\x0b\x32\x1d.yidi.common.v1.JournalDigest\"Q\n\x13\x42\x61tchResolveRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1b.yidi.common.v1.ResolveItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"G\n\x14\x42\x61tchResolveResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"[\n\x18\x42\x61tchPostExternalRequest\x12?\n\x05items\x18\x01 \x03(\x0b\x32 .yidi.settlement.v1.ExternalItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\xc8\x02\n\x0c\x45xternalItem\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\x0cinsured_area\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12<\n\tinsurance\x18\x03 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\tperson_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x35\n\x06\x64\x65ltas\x18\x05 \x03(\x0b\x32\x1b.yidi.policy.v1.AccumulatorB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12-\n\naccount_id\x18\x06 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^([0-9a-f-]{36})?$\x12\x19\n\x11\x61\x63\x63ount_delta_fen\x18\x07 \x01(\x03\x12\x19\n\x06source\x18\x08 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"P\n\x19\x42\x61tchPostExternalResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".yidi.settlement.v1.ExternalResult\"O\n\x0e\x45xternalResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06posted\x18\x02 \x01(\x08\x12!\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.Status\"\x1f\n\x1d\x43heckInsuredInvariantsRequest\"\xad\x01\n\x1e\x43heckInsuredInvariantsResponse\x12\x14\n\x0c\x61\x63\x63umulators\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63ounts\x18\x02 \x01(\x03\x12,\n\x08\x62reaches\x18\x03 \x03(\x0b\x32\x1a.yidi.settlement.v1.Breach\x12\x35\n\x0cnot_compared\x18\x04 \x03(\x0b\x32\x1f.yidi.settlement.v1.NotCompared\"D\n\x0bNotCompared\x12\x14\n\x0c\x62usiness_day\x18\x01 \x01(\t\x12\x11\n\tcare_site\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\xac\x02\n\x14ListPastCasesRequest\x12+\n\x0cinsured_area\x18\x01 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x02\x12<\n\tinsurance\x18\x02 \x01(\x0e\x32\x1d.yidi.common.v1.InsuranceTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x35\n\x08\x66rom_day\x18\x03 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x33\n\x06to_day\x18\x04 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1e\n\npage_token\x18\x06 \x01(\tB\n\x80\x01\x01\xbaH\x04r\x02\x18$\"b\n\x15ListPastCasesResponse\x12+\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x1c.yidi.settlement.v1.PastCase\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x88\x02\n\x08PastCase\x12)\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x1b.yidi.policy.v1.ComputeCase\x12-\n\x08openings\x18\x02 \x03(\x0b\x32\x1b.yidi.policy.v1.Accumulator\x12\x1b\n\x13\x61\x63\x63ount_balance_fen\x18\x03 \x01(\x03\x12(\n\x07\x61mounts\x18\x04 \x01(\x0b\x32\x17.yidi.common.v1.Amounts\x12*\n\x05\x66unds\x18\x05 \x03(\x0b\x32\x1b.yidi.common.v1.FundPayment\x12/\n\x06policy\x18\x06 \x01(\x0b\x32\x1f.yidi.common.v1.PolicyReference\":\n\x06\x42reach\x12\x11\n\tinvariant\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t2\xb7\x06\n\x0eInsuredService\x12\x8a\x01\n\rBatchExchange\x12(.yidi.settlement.v1.BatchExchangeRequest\x1a).yidi.settlement.v1.BatchExchangeResponse\"$\xaa\xbb\x18 \n\x1e\x08\x03\x12\x07gateway\x12\x05relay\x12\nsettlement\x12~\n\x0c\x42\x61tchResolve\x12\'.yidi.settlement.v1.BatchResolveRequest\x1a(.yidi.settlement.v1.BatchResolveResponse\"\x1b\xaa\xbb\x18\x17\n\x15\x08\x03\x12\x05relay\x12\nsettlement\x12z\n\x11\x42\x61tchPostExternal\x12,.yidi.settlement.v1.BatchPostExternalRequest\x1a-.yidi.settlement.v1.BatchPostExternalResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x12\x89\x01\n\x16\x43heckInsuredInvariants\x12\x31.yidi.settlement.v1.CheckInsuredInvariantsRequest\x1a\x32.yidi.settlement.v1.CheckInsuredInvariantsResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x12\x97\x01\n\x17GetInsuredJournalDigest\x12\x32.yidi.settlement.v1.GetInsuredJournalDigestRequest\x1a\x33.yidi.settlement.v1.GetInsuredJournalDigestResponse\"\x13\xaa\xbb\x18\x0f\n\x02\x08\x02\n\t\x08\x03\x12\x05relay\x12v\n\rListPastCases\x12(.yidi.settlement.v1.ListPastCasesRequest\x1a).yidi.settlement.v1.ListPastCasesResponse\"\x10\xaa\xbb\x18\x0c\n\n\x08\x03\x12\x06policyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,6 +68,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTERNALITEM'].fields_by_name['account_id']._serialized_options = b'\272H\026r\0242\022^([0-9a-f-]{36})?$'
   _globals['_EXTERNALITEM'].fields_by_name['source']._loaded_options = None
   _globals['_EXTERNALITEM'].fields_by_name['source']._serialized_options = b'\272H\006r\004\020\001\030d'
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['insured_area']._loaded_options = None
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['insured_area']._serialized_options = b'\272H\016r\0142\n^[0-9]{6}$\370\273\030\002'
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['insurance']._loaded_options = None
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['insurance']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['from_day']._loaded_options = None
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['from_day']._serialized_options = b'\272H r\0362\034^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['to_day']._loaded_options = None
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['to_day']._serialized_options = b'\272H r\0362\034^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPASTCASESREQUEST'].fields_by_name['page_token']._serialized_options = b'\200\001\001\272H\004r\002\030$'
+  _globals['_LISTPASTCASESRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTPASTCASESRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\200\001\001'
   _globals['_INSUREDSERVICE'].methods_by_name['BatchExchange']._loaded_options = None
   _globals['_INSUREDSERVICE'].methods_by_name['BatchExchange']._serialized_options = b'\252\273\030 \n\036\010\003\022\007gateway\022\005relay\022\nsettlement'
   _globals['_INSUREDSERVICE'].methods_by_name['BatchResolve']._loaded_options = None
@@ -77,34 +92,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSUREDSERVICE'].methods_by_name['CheckInsuredInvariants']._serialized_options = b'\252\273\030\004\n\002\010\002'
   _globals['_INSUREDSERVICE'].methods_by_name['GetInsuredJournalDigest']._loaded_options = None
   _globals['_INSUREDSERVICE'].methods_by_name['GetInsuredJournalDigest']._serialized_options = b'\252\273\030\017\n\002\010\002\n\t\010\003\022\005relay'
-  _globals['_BATCHEXCHANGEREQUEST']._serialized_start=228
-  _globals['_BATCHEXCHANGEREQUEST']._serialized_end=307
-  _globals['_BATCHEXCHANGERESPONSE']._serialized_start=309
-  _globals['_BATCHEXCHANGERESPONSE']._serialized_end=381
-  _globals['_GETINSUREDJOURNALDIGESTREQUEST']._serialized_start=384
-  _globals['_GETINSUREDJOURNALDIGESTREQUEST']._serialized_end=638
-  _globals['_GETINSUREDJOURNALDIGESTRESPONSE']._serialized_start=640
-  _globals['_GETINSUREDJOURNALDIGESTRESPONSE']._serialized_end=721
-  _globals['_BATCHRESOLVEREQUEST']._serialized_start=723
-  _globals['_BATCHRESOLVEREQUEST']._serialized_end=804
-  _globals['_BATCHRESOLVERESPONSE']._serialized_start=806
-  _globals['_BATCHRESOLVERESPONSE']._serialized_end=877
-  _globals['_BATCHPOSTEXTERNALREQUEST']._serialized_start=879
-  _globals['_BATCHPOSTEXTERNALREQUEST']._serialized_end=970
-  _globals['_EXTERNALITEM']._serialized_start=973
-  _globals['_EXTERNALITEM']._serialized_end=1301
-  _globals['_BATCHPOSTEXTERNALRESPONSE']._serialized_start=1303
-  _globals['_BATCHPOSTEXTERNALRESPONSE']._serialized_end=1383
-  _globals['_EXTERNALRESULT']._serialized_start=1385
-  _globals['_EXTERNALRESULT']._serialized_end=1464
-  _globals['_CHECKINSUREDINVARIANTSREQUEST']._serialized_start=1466
-  _globals['_CHECKINSUREDINVARIANTSREQUEST']._serialized_end=1497
-  _globals['_CHECKINSUREDINVARIANTSRESPONSE']._serialized_start=1500
-  _globals['_CHECKINSUREDINVARIANTSRESPONSE']._serialized_end=1673
-  _globals['_NOTCOMPARED']._serialized_start=1675
-  _globals['_NOTCOMPARED']._serialized_end=1743
-  _globals['_BREACH']._serialized_start=1745
-  _globals['_BREACH']._serialized_end=1803
-  _globals['_INSUREDSERVICE']._serialized_start=1806
-  _globals['_INSUREDSERVICE']._serialized_end=2509
+  _globals['_INSUREDSERVICE'].methods_by_name['ListPastCases']._loaded_options = None
+  _globals['_INSUREDSERVICE'].methods_by_name['ListPastCases']._serialized_options = b'\252\273\030\014\n\n\010\003\022\006policy'
+  _globals['_BATCHEXCHANGEREQUEST']._serialized_start=258
+  _globals['_BATCHEXCHANGEREQUEST']._serialized_end=337
+  _globals['_BATCHEXCHANGERESPONSE']._serialized_start=339
+  _globals['_BATCHEXCHANGERESPONSE']._serialized_end=411
+  _globals['_GETINSUREDJOURNALDIGESTREQUEST']._serialized_start=414
+  _globals['_GETINSUREDJOURNALDIGESTREQUEST']._serialized_end=668
+  _globals['_GETINSUREDJOURNALDIGESTRESPONSE']._serialized_start=670
+  _globals['_GETINSUREDJOURNALDIGESTRESPONSE']._serialized_end=751
+  _globals['_BATCHRESOLVEREQUEST']._serialized_start=753
+  _globals['_BATCHRESOLVEREQUEST']._serialized_end=834
+  _globals['_BATCHRESOLVERESPONSE']._serialized_start=836
+  _globals['_BATCHRESOLVERESPONSE']._serialized_end=907
+  _globals['_BATCHPOSTEXTERNALREQUEST']._serialized_start=909
+  _globals['_BATCHPOSTEXTERNALREQUEST']._serialized_end=1000
+  _globals['_EXTERNALITEM']._serialized_start=1003
+  _globals['_EXTERNALITEM']._serialized_end=1331
+  _globals['_BATCHPOSTEXTERNALRESPONSE']._serialized_start=1333
+  _globals['_BATCHPOSTEXTERNALRESPONSE']._serialized_end=1413
+  _globals['_EXTERNALRESULT']._serialized_start=1415
+  _globals['_EXTERNALRESULT']._serialized_end=1494
+  _globals['_CHECKINSUREDINVARIANTSREQUEST']._serialized_start=1496
+  _globals['_CHECKINSUREDINVARIANTSREQUEST']._serialized_end=1527
+  _globals['_CHECKINSUREDINVARIANTSRESPONSE']._serialized_start=1530
+  _globals['_CHECKINSUREDINVARIANTSRESPONSE']._serialized_end=1703
+  _globals['_NOTCOMPARED']._serialized_start=1705
+  _globals['_NOTCOMPARED']._serialized_end=1773
+  _globals['_LISTPASTCASESREQUEST']._serialized_start=1776
+  _globals['_LISTPASTCASESREQUEST']._serialized_end=2076
+  _globals['_LISTPASTCASESRESPONSE']._serialized_start=2078
+  _globals['_LISTPASTCASESRESPONSE']._serialized_end=2176
+  _globals['_PASTCASE']._serialized_start=2179
+  _globals['_PASTCASE']._serialized_end=2443
+  _globals['_BREACH']._serialized_start=2445
+  _globals['_BREACH']._serialized_end=2503
+  _globals['_INSUREDSERVICE']._serialized_start=2506
+  _globals['_INSUREDSERVICE']._serialized_end=3329
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from yidi.common.v1 import amounts_pb2 as _amounts_pb2
 from yidi.common.v1 import envelope_pb2 as _envelope_pb2
 from yidi.common.v1 import types_pb2 as _types_pb2
 from yidi.policy.v1 import policy_pb2 as _policy_pb2
@@ -396,6 +397,128 @@ class NotCompared(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NotCompared: _TypeAlias = NotCompared  # noqa: Y015
+
+@_typing.final
+class ListPastCasesRequest(_message.Message):
+    """Which past settlements."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSURED_AREA_FIELD_NUMBER: _builtins.int
+    INSURANCE_FIELD_NUMBER: _builtins.int
+    FROM_DAY_FIELD_NUMBER: _builtins.int
+    TO_DAY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    insured_area: _builtins.str
+    """Pooling area."""
+    insurance: _types_pb2.InsuranceType.ValueType
+    """险种类型 (insutype)."""
+    from_day: _builtins.str
+    """First business day, ISO."""
+    to_day: _builtins.str
+    """Last business day, ISO."""
+    page_size: _builtins.int
+    """At most so many; 256 when 0."""
+    page_token: _builtins.str
+    """From the answer before, or empty."""
+    def __init__(
+        self,
+        *,
+        insured_area: _builtins.str = ...,
+        insurance: _types_pb2.InsuranceType.ValueType = ...,
+        from_day: _builtins.str = ...,
+        to_day: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_day", b"from_day", "insurance", b"insurance", "insured_area", b"insured_area", "page_size", b"page_size", "page_token", b"page_token", "to_day", b"to_day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPastCasesRequest: _TypeAlias = ListPastCasesRequest  # noqa: Y015
+
+@_typing.final
+class ListPastCasesResponse(_message.Message):
+    """A page of past settlements."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___PastCase]:
+        """In the order of their ids; neither undos nor what has been undone."""
+
+    def __init__(
+        self,
+        *,
+        cases: _abc.Iterable[Global___PastCase] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPastCasesResponse: _TypeAlias = ListPastCasesResponse  # noqa: Y015
+
+@_typing.final
+class PastCase(_message.Message):
+    """One settlement as it was decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_FIELD_NUMBER: _builtins.int
+    OPENINGS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_BALANCE_FEN_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    FUNDS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    account_balance_fen: _builtins.int
+    """Account balance just before it, fen."""
+    @_builtins.property
+    def case(self) -> _policy_pb2.ComputeCase:
+        """What policy was asked."""
+
+    @_builtins.property
+    def openings(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Accumulator]:
+        """The accumulators as they were just before it."""
+
+    @_builtins.property
+    def amounts(self) -> _amounts_pb2.Amounts:
+        """What was paid."""
+
+    @_builtins.property
+    def funds(self) -> _containers.RepeatedCompositeFieldContainer[_amounts_pb2.FundPayment]:
+        """Every fund that paid, ordered by code."""
+
+    @_builtins.property
+    def policy(self) -> _envelope_pb2.PolicyReference:
+        """The version that computed it."""
+
+    def __init__(
+        self,
+        *,
+        case: _policy_pb2.ComputeCase | None = ...,
+        openings: _abc.Iterable[_policy_pb2.Accumulator] | None = ...,
+        account_balance_fen: _builtins.int = ...,
+        amounts: _amounts_pb2.Amounts | None = ...,
+        funds: _abc.Iterable[_amounts_pb2.FundPayment] | None = ...,
+        policy: _envelope_pb2.PolicyReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "case", b"case", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_balance_fen", b"account_balance_fen", "amounts", b"amounts", "case", b"case", "funds", b"funds", "openings", b"openings", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PastCase: _TypeAlias = PastCase  # noqa: Y015
 
 @_typing.final
 class Breach(_message.Message):

@@ -30,6 +30,10 @@ class InsuredServiceStub:
     """
     GetInsuredJournalDigest: _aio.UnaryUnaryMultiCallable[_insured_pb2.GetInsuredJournalDigestRequest, _insured_pb2.GetInsuredJournalDigestResponse]
     """One day of one pair of sites in the insured place's journal."""
+    ListPastCases: _aio.UnaryUnaryMultiCallable[_insured_pb2.ListPastCasesRequest, _insured_pb2.ListPastCasesResponse]
+    """Past settlements with what policy was given and what was paid, for a shadow run of a document.
+    Of nobody in particular: no person, no institution.
+    """
 
 class InsuredServiceServicer(metaclass=_abc_1.ABCMeta):
     """The insured place's decisions, accumulators and personal accounts."""
@@ -77,5 +81,15 @@ class InsuredServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_insured_pb2.GetInsuredJournalDigestRequest, _abc.Awaitable[_insured_pb2.GetInsuredJournalDigestResponse]],
     ) -> _abc.Awaitable[_insured_pb2.GetInsuredJournalDigestResponse]:
         """One day of one pair of sites in the insured place's journal."""
+
+    @_abc_1.abstractmethod
+    def ListPastCases(
+        self,
+        request: _insured_pb2.ListPastCasesRequest,
+        context: _aio.ServicerContext[_insured_pb2.ListPastCasesRequest, _abc.Awaitable[_insured_pb2.ListPastCasesResponse]],
+    ) -> _abc.Awaitable[_insured_pb2.ListPastCasesResponse]:
+        """Past settlements with what policy was given and what was paid, for a shadow run of a document.
+        Of nobody in particular: no person, no institution.
+        """
 
 def add_InsuredServiceServicer_to_server(servicer: InsuredServiceServicer, server: _aio.Server) -> None: ...
