@@ -12,7 +12,6 @@ from infra.cli.terminal import DIM, yuan
 from services.policy.domain import explain
 from services.policy.domain.case import Benefit, Case, Step
 from services.policy.domain.document import Document, Fund, Provenance
-from services.policy.evaluating import changes_of
 
 _MARKS = {
     Provenance.OFFICIAL: ("官方", "green"),
@@ -51,15 +50,14 @@ def steps(document: Document, case: Case, benefit: Benefit) -> RenderableType:
             left -= fen
     told.append(_line(("符合范围", yuan(case.in_scope_fen), "", yuan(left))))
     names = _fund_names(document, case)
-    for step in explain.told(benefit.steps):
+    for step in benefit.steps:
         name, shares_out = names.get(step.stage, (_STAGES.get(step.stage, step.stage), False))
         takes = step.result_fen if step.kind in _SHARED_OUT else 0
         if shares_out and step.kind == "bracket":
             takes = step.input_fen
         left -= min(takes, left)
         shown = yuan(left) if takes else ""
-        if step.kind != "changed_share":
-            told.append(_line((name, yuan(step.input_fen), yuan(step.result_fen), shown)))
+        told.append(_line((name, yuan(step.input_fen), yuan(step.result_fen), shown)))
         told.append(Padding(_why(step), (0, 0, 0, 2)))
     return Group(*told, "")
 
@@ -91,7 +89,7 @@ def _why(step: Step) -> Text:
     value = step.value
     mark, style = _MARKS[value.provenance]
     text = Text(explain.text(step)).append(" ").append(mark, style=style)
-    for each in (value, *(change.value for change in changes_of(step))):
+    for each in (value, *(change.value for change in explain.changes_of(step))):
         text.append(f"\n{each.clause}\n{each.row}", style=DIM)
     return text
 

@@ -11,7 +11,7 @@ from services.policy.domain import explain
 from services.policy.domain.case import Benefit, CaseFault, Counters, NotStated, Step
 from services.policy.domain.chain import compute_visit
 from services.policy.domain.compute import period_of
-from services.policy.domain.document import Change, Document
+from services.policy.domain.document import Document
 from services.policy.reading import opened_diseases
 
 _ASKED = {
@@ -59,7 +59,7 @@ def answer(document: Document, given: Given, benefit: Benefit) -> dict[str, Any]
         "ratio_self_pay_fen": benefit.ratio_self_pay_fen,
         "over_cap_fen": benefit.over_cap_fen,
         "accumulators_fen": _after(document, given, benefit),
-        "trace": [_step(step) for step in explain.told(benefit.steps)],
+        "trace": [_step(step) for step in benefit.steps],
         "policy": {
             "area": document.area,
             "insurance": document.written.insurance,
@@ -95,7 +95,7 @@ def _step(step: Step) -> dict[str, Any]:
             "clause": each.value.clause,
             "provenance": each.value.provenance.name.lower(),
         }
-        for each in changes_of(step)
+        for each in explain.changes_of(step)
     ]
     told: dict[str, Any] = {"changes": changes} if changes else {}
     return {
@@ -110,9 +110,3 @@ def _step(step: Step) -> dict[str, Any]:
         "text": explain.text(step),
         **told,
     }
-
-
-def changes_of(step: Step) -> list[Change]:
-    """The rows that changed the share of a step."""
-    inner = (fact for fact in step.facts if type(fact) is tuple)
-    return [each for facts in inner for each in facts if isinstance(each, Change)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.runtime.money import percent, yuan
 from services.policy.domain.case import Step
-from services.policy.domain.document import Change, Operation, Unit
+from services.policy.domain.document import Change, Operation
 from services.policy.domain.units import MAX_FEN
 
 _CAPS = {"shared": "年度最高支付限额", "own": "本类待遇年度限额", "stay": "单次限额"}
@@ -19,18 +19,23 @@ def text(step: Step) -> str:
     return _SENTENCES[step.kind](step)
 
 
+def changes_of(step: Step) -> list[Change]:
+    """The rows that changed the share of a step."""
+    inner = (fact for fact in step.facts if type(fact) is tuple)
+    return [each for facts in inner for each in facts if isinstance(each, Change)]
+
+
 def told(steps: Iterable[Step]) -> Iterator[Step]:
-    """The steps as they are told: before a fund's first bracket each change of its share, since a
-    change has a row, a clause and a provenance of its own."""
+    """The steps as the contract tells them: before a fund's first bracket each change of its share,
+    since a change has a row, a clause and a provenance of its own."""
     seen: set[tuple[str, str]] = set()
     for step in steps:
         if step.kind == "bracket":
-            name, _, _, changes = step.facts
-            for change in _changes(changes):
+            for change in changes_of(step):
                 key = step.stage, change.value.row
                 if key not in seen:
                     seen.add(key)
-                    facts = (name, change.operation)
+                    facts = (step.facts[0], change.operation)
                     yield Step(step.stage, "changed_share", change.value, 0, 0, facts)
         yield step
 
@@ -78,9 +83,9 @@ def _changed_deductible(step: Step) -> str:
 
 
 def _bracket(step: Step) -> str:
-    name, numerator, denominator, changes = step.facts
+    name, numerator, denominator, _ = step.facts
     ratio = _percent(_int(numerator), _int(denominator))
-    shown = "".join(_told(change) for change in _changes(changes))
+    shown = "".join(_told(change) for change in changes_of(step))
     if shown:
         ratio = f"（{percent(step.value.amount or 0)}{shown}）{ratio}"
     return f"{name}支付{yuan(step.input_fen)}元的{ratio}，计{yuan(step.result_fen)}元。"
@@ -172,19 +177,6 @@ def _percent(numerator: int, denominator: int) -> str:
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
-
-
-def _changes(value: object) -> tuple[Change, ...]:
-    assert isinstance(value, tuple)
-    return value
-
-
-def value_text(step: Step) -> str:
-    """The value of the row: `85%`, `1300.00元`, or nothing."""
-    amount = step.value.amount or 0
-    if step.value.unit is Unit.FEN:
-        return f"{yuan(amount)}元"
-    return percent(amount) if step.value.unit is Unit.BASIS_POINTS else ""
 
 
 _SENTENCES: dict[str, Callable[[Any], str]] = {
