@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from subprocess import CompletedProcess
-from unittest import mock
 
 import pytest
+from command import run_yidi
 
-from infra.cli.main import main
 from infra.cli.starting import finish_start, prepare
 from infra.local.supervisor import Network, temporary_network
 
@@ -28,19 +26,4 @@ def network() -> Iterator[Network]:
 def yidi(network: Network) -> Yidi:
     """Runs the `yidi` command on the network, in this process: `yidi("demo", "--json")`."""
 
-    def run(*arguments: str, columns: int = 100) -> CompletedProcess[str]:
-        environment = {"YIDI_HOME": str(network.home), "COLUMNS": str(columns)}
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            mock.patch.dict("os.environ", environment),
-            mock.patch("sys.argv", ["yidi", *arguments]),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as stopped,
-        ):
-            main()
-        code = stopped.value.code
-        assert isinstance(code, int)
-        return CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
-
-    return run
+    return partial(run_yidi, network.home)
