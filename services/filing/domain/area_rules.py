@@ -1,7 +1,7 @@
 """What an insured area lays down about filing, as data: every value knows where it stands.
 
-Each key is a table over the facts that its values may depend on; a table holds exactly one value for
-every combination that can occur (`services.filing.written_rules` reads and checks the files).
+Each key is a table over the facts that its values may depend on; a table holds exactly one value
+for every combination that can occur (`services.filing.written_rules` reads and checks the files).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Contact:
 class AreaRules:
     """The filing rules of one pooling area (sixteen keys of its own, two national).
 
-    Kinds are those that can be filed, so never EMERGENCY; routes are IN_PROVINCE and CROSS_PROVINCE.
+    Kinds are those that can be filed, never EMERGENCY; routes are IN_PROVINCE and CROSS_PROVINCE.
     """
 
     area: str
