@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from infra.runtime.coalesce import Bounds, Coalescer
 from infra.runtime.errors import Refusal
 from services.filing import wording
 from services.filing.asking import day_of, rules_of
@@ -31,6 +32,9 @@ _INPATIENT_TYPES = {int(one): one for one in InpatientType}
 _FLAGS = {int(one): one for one in EmergencyReferral}
 _ANSWERS = {int(one): one for one in Answer}
 
+_SHARED = Bounds(in_flight=1, turns=32)
+"""A look-up is over before the next call is read: without waiting for more none would share it."""
+
 
 class Consulting:
     """Decides on visits of the site's own participants; nothing is remembered between calls."""
@@ -48,6 +52,9 @@ class Consulting:
         Without `allow_illustrative` no sample value entitles anybody to anything.
         """
         self._store = store
+        self._look_ups = Coalescer[str, Sequence[Filing]](
+            self._look_up, key=str, size=lambda _: 1, bounds=_SHARED
+        )
         self._rules = (
             rules
             if allow_illustrative
@@ -58,10 +65,19 @@ class Consulting:
     async def resolve(
         self, items: Sequence[filing_pb2.ResolveEntitlementItem]
     ) -> list[filing_pb2.ResolveEntitlementResult]:
-        """One result per item, in order, from one SELECT for all people."""
+        """One result per item, in order, from one SELECT for all people; calls about one person
+        that come at the same time share theirs."""
         people = {item.person_id for item in items}
-        filings = await self._store.of_people(people) if people else {}
+        if len(people) == 1:
+            (person,) = people
+            filings: Mapping[str, Sequence[Filing]] = {person: await self._look_ups.submit(person)}
+        else:
+            filings = await self._store.of_people(people) if people else {}
         return [self._result(item, filings.get(item.person_id, ())) for item in items]
+
+    async def _look_up(self, people: list[str]) -> Mapping[str, Sequence[Filing]]:
+        filings = await self._store.of_people(set(people))
+        return {person: filings.get(person, ()) for person in people}
 
     def _result(
         self, item: filing_pb2.ResolveEntitlementItem, filings: Sequence[Filing]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def _filing(row: Any) -> Filing:
         state=FilingState(row["state"]),
         version=row["version"],
         disease_code=row["disease_code"],
-        materials=frozenset(one for one in Material if row["materials"] >> one & 1),
+        materials=_materials(row["materials"]),
         due_date=row["due_date"],
         replaces=str(row["replaces"] or ""),
         changed_on=row["changed_on"],
@@ -219,6 +220,11 @@ def _event(row: Any) -> Event:
         cause=row["cause"],
         at=row["at"],
     )
+
+
+@lru_cache(256)
+def _materials(mask: int) -> frozenset[Material]:
+    return frozenset(one for one in Material if mask >> one & 1)
 
 
 def _mask(materials: Iterable[Material]) -> int:

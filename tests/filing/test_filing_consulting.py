@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -10,7 +11,7 @@ from uuid import uuid4
 import pytest
 from filing_facts import FILING, NAMED_HOSPITAL, REFERRAL
 
-from infra.runtime.errors import Refusal
+from infra.runtime.errors import Reason, Refusal
 from services.filing.consulting import Consulting
 from services.filing.domain.facts import CommitmentState, Filing, FilingKind, FilingState
 from services.filing.store import FilingStore, PersonChange
@@ -275,3 +276,37 @@ async def test_one_statement_per_batch(consulting, store, counting, size):
     assert {one.name for one in found[1:]} <= {"FILING_REQUIRED"}
     assert await consulting.resolve([]) == []
     assert counting.statements == 1
+
+
+async def test_calls_about_one_person_each_share_a_look_up(consulting, store, counting):
+    """Speed: what one visit costs in the database is shared by the visits that come with it."""
+    people = [await filed(store, FILING) for _ in range(3)]
+    nobody = str(uuid4())
+    counting.statements = 0
+    asked = [*people, people[0], nobody]
+    found = await asyncio.gather(*(answers(consulting, visit(person)) for person in asked))
+    assert counting.statements == 1
+    assert [one.basis for (one,) in found[:4]] == [types_pb2.FILING_BASIS_FILED] * 4
+    assert found[4][0].name == "FILING_REQUIRED"
+    made = await filed(store, FILING)
+    (answer,) = await answers(consulting, visit(made))
+    assert answer.basis == types_pb2.FILING_BASIS_FILED
+
+
+async def test_a_look_up_that_fails_fails_everybody_in_it_and_nobody_after():
+    class Failing(FilingStore):
+        failing = True
+
+        async def of_people(self, person_ids):
+            if self.failing:
+                raise Refusal(Reason.ERROR_REASON_DATABASE_UNAVAILABLE, cause="test")
+            return {}
+
+    store = Failing(None)
+    consulting = make_consulting(store)
+    calls = [consulting.resolve([visit(str(uuid4()))]) for _ in range(2)]
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    assert [one.name for one in failed] == ["DATABASE_UNAVAILABLE"] * 2
+    store.failing = False
+    (answer,) = await answers(consulting, visit(str(uuid4())))
+    assert answer.name == "FILING_REQUIRED"

@@ -158,4 +158,6 @@ async def test_register_file_and_resolve(dispatcher: Dispatcher, clock: ManualCl
     assert entitlement.benefit_class == types_pb2.BENEFIT_CLASS_LONG_TERM_AT_PLACE
     assert entitlement.filing_id == made.filing.filing_id
     with pytest.raises(Refusal, match="ACCESS_DENIED"):
-        await filing.BatchResolveEntitlement(filing_pb2.BatchResolveEntitlementRequest(), timeout=10)
+        await filing.BatchResolveEntitlement(
+            filing_pb2.BatchResolveEntitlementRequest(), timeout=10
+        )
