@@ -14,18 +14,17 @@ from rich.text import Text
 
 from infra.cli.client import Clients
 from infra.cli.enrollment_words import import_line, record, rejected_line
-from infra.cli.filing_asking import Credential, Name, RequestId, choice, new_request_id, one_of
 from infra.cli.importing import CALL_S, ImportFile, Participants, read_totals, send
+from infra.cli.options import Credential, Name, RequestId, choice, new_request_id, shown
 from infra.cli.terminal import DIM, err, out
 from infra.local.processes import LocalNetworkError
 from infra.local.state import default_home
 from infra.local.supervisor import OPERATOR
 from infra.runtime.errors import Refusal
-from yidi.common.v1 import types_pb2, visit_pb2
+from yidi.common.v1 import types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, participant_pb2, participant_pb2_grpc
 
 T = TypeVar("T")
-_CREDENTIAL = one_of(types_pb2.CredentialType.DESCRIPTOR)
 app = typer.Typer(
     help="Participants of the insured places (参保).", no_args_is_help=True, add_completion=False
 )
@@ -149,7 +148,8 @@ def show(
     if person_id is not None:
         request.person_id = person_id
     elif credential is not None:
-        request.credential.CopyFrom(_shown(credential, name))
+        request.credential.CopyFrom(shown(credential))
+        request.credential.name = name or ""
     else:
         request.personal_number = given[0]
 
@@ -161,20 +161,6 @@ def show(
 
     found = asyncio.run(_with_clients(act))
     _show(found, record(found), as_json)
-
-
-def _shown(credential: str, name: str | None) -> visit_pb2.Credential:
-    """What a person shows; no error repeats it."""
-    kind, _, number = credential.partition(":")
-    try:
-        type_ = types_pb2.CredentialType.ValueType(_CREDENTIAL(kind))
-    except typer.BadParameter:
-        number = ""
-    if not number:
-        raise LocalNetworkError(
-            "--credential: write electronic:TOKEN, id_card:NUMBER or social_security_card:NUMBER"
-        )
-    return visit_pb2.Credential(type=type_, number=number, name=name or "")
 
 
 @app.command()

@@ -17,25 +17,21 @@ from infra.cli.filing_asking import (
     AskFile,
     Caller,
     Channel,
-    Credential,
     FilingId,
     Insurance,
     Kind,
     Materials,
-    Name,
     Place,
-    RequestId,
     SiteCode,
     Start,
     Version,
     asked,
-    choice,
-    new_request_id,
     tell,
     tell_applicant,
     written,
 )
 from infra.cli.filing_words import Names, entitlement, filing_line, guidance, record
+from infra.cli.options import Credential, Name, RequestId, choice, new_request_id
 from infra.cli.terminal import DIM, out, show_refusal
 from infra.runtime.errors import Refusal
 from yidi.common.v1 import types_pb2
@@ -45,7 +41,6 @@ app = typer.Typer(
     help="Filings for care elsewhere (异地就医备案).", no_args_is_help=True, add_completion=False
 )
 app.add_typer(filing_agency.app)
-app.add_typer(filing_rules.app, name="rules")
 app.add_typer(filing_rules.app, name="rules")
 
 

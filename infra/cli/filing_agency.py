@@ -19,13 +19,12 @@ from infra.cli.filing_asking import (
     AsJson,
     Caller,
     Desk,
-    RequestId,
     SiteCode,
     desk_of,
     names_of,
-    new_request_id,
 )
 from infra.cli.filing_words import Names, filing_line
+from infra.cli.options import RequestId, new_request_id
 from infra.cli.terminal import DIM, out
 from infra.local.files import write_atomic
 from infra.local.processes import LocalNetworkError

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from google.protobuf import json_format
-from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
 
 from infra.cli.client import Clients
 from infra.cli.filing_words import Names
+from infra.cli.options import choice, shown
 from infra.local.processes import LocalNetworkError
 from infra.local.state import default_home
 from infra.local.supervisor import OPERATOR
-from infra.runtime.clock import SystemClock, new_id
-from infra.runtime.types import chinese, national_code, short_name
 from yidi.common.v1 import types_pb2
 from yidi.filing.v1 import desk_pb2, desk_pb2_grpc, filing_pb2
 from yidi.gateway.v1 import filing_desk_pb2, filing_desk_pb2_grpc
@@ -35,44 +32,10 @@ _INSTITUTION = re.compile(r"[A-Z](?P<area>[0-9]{6})[0-9]{5}")
 """定点医药机构代码: a letter, the six digits of the district, a number."""
 
 
-def one_of(enum: EnumDescriptor) -> Callable[[str], int]:
-    """Reads a value of `enum` by its short name, its national code or its Chinese name."""
-    numbers = [number for number in enum.values_by_number if number]
-    known = {
-        spelt: number
-        for number in numbers
-        for spelt in (short_name(enum, number), chinese(enum, number), national_code(enum, number))
-    }
-
-    def read(text: str) -> int:
-        if not text or text not in known:
-            names = ", ".join(short_name(enum, number) for number in numbers)
-            raise typer.BadParameter(f"{text!r} is none of {names}.")
-        return known[text]
-
-    return read
-
-
-_CREDENTIAL = one_of(types_pb2.CredentialType.DESCRIPTOR)
-
-
-def choice(enum: EnumDescriptor, name: str, text: str) -> Any:
-    return typer.Option(name, parser=one_of(enum), metavar="NAME", help=text)
-
-
 AskFile = Annotated[
     Path | None,
     typer.Option("--file", help="What is asked, as proto JSON; options go before what it says."),
 ]
-Credential = Annotated[
-    str | None,
-    typer.Option(
-        "--credential",
-        metavar="TYPE:NUMBER",
-        help="What the person shows: electronic:TOKEN, id_card:… or social_security_card:….",
-    ),
-]
-Name = Annotated[str | None, typer.Option("--name", help="The name, as printed on a card.")]
 Area = Annotated[str | None, typer.Option("--area", help="Pooling area of the insurance.")]
 Insurance = Annotated[
     int | None,
@@ -98,10 +61,6 @@ Materials = Annotated[
 FilingId = Annotated[str | None, typer.Option("--filing", metavar="ID", help="The filing.")]
 Version = Annotated[
     int | None, typer.Option("--version", help="Its version, as `yidi filing list` shows it.")
-]
-RequestId = Annotated[
-    str | None,
-    typer.Option("--request-id", help="The same again gives the same answer; default: new."),
 ]
 As = Annotated[
     str,
@@ -144,11 +103,6 @@ def tell(message: Message, **fields: Any) -> None:
     message.MergeFrom(type(message)(**told))
 
 
-def new_request_id() -> str:
-    """A request id that nobody has used."""
-    return new_id(SystemClock())
-
-
 def tell_applicant(
     applicant: desk_pb2.Applicant,
     credential: str | None,
@@ -156,19 +110,10 @@ def tell_applicant(
     area: str | None,
     insurance: int | None,
 ) -> None:
-    """What the options say of the person; no error repeats the credential."""
+    """What the options say of the person."""
     tell(applicant, insured_area=area, insurance=insurance)
     if credential is not None:
-        kind, colon, number = credential.partition(":")
-        try:
-            tell(applicant.credential, type=_CREDENTIAL(kind), number=number)
-        except typer.BadParameter:
-            colon = ""
-        if not colon:
-            raise LocalNetworkError(
-                "--credential: write electronic:TOKEN, id_card:NUMBER or"
-                " social_security_card:NUMBER"
-            )
+        applicant.credential.CopyFrom(shown(credential))
     tell(applicant.credential, name=name)
 
 

@@ -17,8 +17,9 @@ from command import run_yidi
 
 from infra.cli.client import Clients
 from infra.cli.filing_agency import write_form
-from infra.cli.filing_asking import one_of, tell_applicant, written
+from infra.cli.filing_asking import tell_applicant, written
 from infra.cli.filing_words import entitlement, filing_line, guidance, record
+from infra.cli.options import one_of
 from infra.local.people import COUNTIES, make_people
 from infra.local.processes import LocalNetworkError
 from infra.runtime.clock import SystemClock, business_day
