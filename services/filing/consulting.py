@@ -32,7 +32,7 @@ _INPATIENT_TYPES = {int(one): one for one in InpatientType}
 _FLAGS = {int(one): one for one in EmergencyReferral}
 _ANSWERS = {int(one): one for one in Answer}
 
-_SHARED = Bounds(in_flight=1, turns=32)
+_SHARED = Bounds(in_flight=1, turns=8)
 """A look-up is over before the next call is read: without waiting for more none would share it."""
 
 

@@ -49,15 +49,12 @@ _DAYS = {
 
 def entitlement(outcome: Entitlement, names: Mapping[str, str]) -> filing_pb2.Entitlement:
     """The answer; `names`: area code → name, a code without name is shown as it is."""
-    reasons = [_reason(given, names.get(given.place, given.place)) for given in outcome.reasons]
-    answer = filing_pb2.Entitlement(
-        basis=types_pb2.FilingBasis.ValueType(outcome.basis),
-        benefit_class=types_pb2.BenefitClass.ValueType(outcome.benefit_class),
-        late_filing=outcome.late_filing,
-        reason="；".join(reason.text for reason in reasons),
-        clause="；".join({reason.clause: None for reason in reasons if reason.clause}),
-        reasons=reasons,
-    )
+    places = tuple([names.get(given.place, given.place) for given in outcome.reasons])
+    answer = filing_pb2.Entitlement()
+    answer.CopyFrom(_reasons(outcome.reasons, places))
+    answer.basis = types_pb2.FilingBasis.ValueType(outcome.basis)
+    answer.benefit_class = types_pb2.BenefitClass.ValueType(outcome.benefit_class)
+    answer.late_filing = outcome.late_filing
     if (filing := outcome.filing) is not None:
         answer.filing_id = filing.filing_id
         answer.filing_kind = types_pb2.FilingKind.ValueType(filing.kind)
@@ -105,6 +102,17 @@ def refusal(refused: Refused, visit: Visit, names: Mapping[str, str]) -> Refusal
 
 
 @lru_cache(maxsize=4096)
+def _reasons(given: tuple[Given, ...], places: tuple[str, ...]) -> filing_pb2.Entitlement:
+    """What an entitlement says of its reasons, `places` being the names of theirs: the same for
+    many visits, so it is made once and copied."""
+    reasons = [_reason(one, place) for one, place in zip(given, places, strict=True)]
+    return filing_pb2.Entitlement(
+        reason="；".join(reason.text for reason in reasons),
+        clause="；".join({reason.clause: None for reason in reasons if reason.clause}),
+        reasons=reasons,
+    )
+
+
 def _reason(given: Given, place: str) -> filing_pb2.Reason:
     """The reason in words; `place` is the name of its place."""
     details = []
