@@ -69,7 +69,8 @@ def import_(
         raise
     _show(done, import_line(done), as_json)
     if done.rejected:
-        console.print(Text(f"未收的行 rejected rows: yidi enrollment rejected {done.import_id}"))
+        told_id = Text(f"未收的行 rejected rows: yidi enrollment rejected {done.import_id}")
+        console.print(told_id, soft_wrap=True)
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -13,7 +14,6 @@ from services.filing.asking import (
     Identifying,
     IdentifyStub,
     day_of,
-    digest_of,
     person_class,
     rules_of,
 )
@@ -89,7 +89,7 @@ class TakingOver:
             caller=call.caller.spiffe_id,
             actor=f"{call.caller.type.value}/{call.caller.site}",
             request_id=item.id,
-            digest=digest_of(item, person.person_id),
+            digest=taken_over_digest(item, person.person_id),
             action=FilingAction.TAKE_OVER,
             decide=partial(self._decide, item, person),
         )
@@ -137,6 +137,29 @@ class TakingOver:
         if overlapping is not None:
             raise messages.refusal(overlapping, self._names)
         return [Step(filing, FilingAction.TAKE_OVER, filing.channel)]
+
+
+def taken_over_digest(item: filing_pb2.CreateFilingItem, person_id: str) -> bytes:
+    """SHA-256 of what is taken over: of the person, never of the credential; 32 bytes.
+
+    As requests were digested before filings had a history, so that a repetition of one made then
+    still gets its answer; fields that came later count where they are given.
+    """
+    parts: list[object] = [
+        person_id,
+        item.insured_area,
+        item.insurance,
+        item.kind,
+        item.channel,
+        item.care_place,
+        item.start_date,
+        item.filed_on,
+        item.referral_institution,
+        item.commitment,
+    ]
+    if item.disease_code:
+        parts.append(item.disease_code)
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8")).digest()
 
 
 def _identify_item(item: filing_pb2.CreateFilingItem) -> enrollment_pb2.IdentifyItem:

@@ -20,6 +20,7 @@ from infra.runtime.directory import Directory
 from infra.runtime.migrate import migrate
 from infra.runtime.schema import Schema
 from services.filing.store import SCHEMA
+from services.filing.taking_over import taken_over_digest
 from yidi.common.v1 import types_pb2
 from yidi.filing.v1 import desk_pb2, filing_pb2
 
@@ -95,3 +96,22 @@ async def test_filings_go_up_and_down(
     assert await _first_row(connection) == before | {"end_date": date(2026, 11, 30)}
     await migrate(made, [SCHEMA], clock)
     assert await connection.fetchval("SELECT count(*) FROM filing.history") == 1
+
+
+def test_what_was_taken_over_before_is_known_again() -> None:
+    """The digest is the one that requests had before filings had a history."""
+    item = filing_pb2.CreateFilingItem(
+        id=REQUEST,
+        insured_area="440800",
+        insurance=types_pb2.INSURANCE_TYPE_EMPLOYEE,
+        kind=types_pb2.FILING_KIND_OTHER_TEMPORARY,
+        channel=types_pb2.FILING_CHANNEL_WINDOW,
+        care_place="110000",
+        start_date="2026-11-01",
+        filed_on="2026-11-02",
+        commitment=types_pb2.COMMITMENT_STATE_NOT_NEEDED,
+    )
+    then = "c449ebc2c1a20df464b2f5099fece0df215bd7f5c04ad91543e801ca7ef53b47"
+    assert taken_over_digest(item, "0198f000-0000-7000-8000-000000000003").hex() == then
+    item.disease_code = "M05300"
+    assert taken_over_digest(item, "0198f000-0000-7000-8000-000000000003").hex() != then
