@@ -20,7 +20,7 @@ from services.filing.domain.facts import (
     Route,
     Visit,
 )
-from services.filing.domain.samples import without_samples
+from services.filing.domain.samples import granting
 from services.filing.store import FilingStore
 from yidi.filing.v1 import filing_pb2
 
@@ -55,11 +55,7 @@ class Consulting:
         self._look_ups = Coalescer[str, Sequence[Filing]](
             self._look_up, key=str, size=lambda _: 1, bounds=_SHARED
         )
-        self._rules = (
-            rules
-            if allow_illustrative
-            else {area: without_samples(one) for area, one in rules.items()}
-        )
+        self._rules = granting(rules, allow_illustrative)
         self._area_names = area_names
 
     async def resolve(

@@ -11,7 +11,7 @@ from services.filing.asking import person_class, rules_of
 from services.filing.domain.area_rules import AreaRules, Provenance
 from services.filing.domain.facts import CareType, FilingKind, InsuranceType, PersonClass
 from services.filing.domain.guidance import KindGuidance, guide
-from services.filing.domain.samples import without_samples
+from services.filing.domain.samples import granting
 from services.filing.places import Places
 from yidi.common.v1 import types_pb2
 from yidi.enrollment.v1 import enrollment_pb2
@@ -40,11 +40,7 @@ class Guiding:
         self._clock = clock
         self._directory = directory
         self._places = places
-        self._rules = (
-            rules
-            if allow_illustrative
-            else {area: without_samples(one) for area, one in rules.items()}
-        )
+        self._rules = granting(rules, allow_illustrative)
 
     def guidance(
         self,

@@ -30,7 +30,8 @@ from infra.runtime.config import NATION, Settings
 from infra.runtime.errors import Reason, Refusal
 from infra.runtime.server import Builder, Runtime, Service
 from yidi.common.v1 import types_pb2
-from yidi.filing.v1 import desk_pb2
+from yidi.enrollment.v1 import participant_pb2, participant_pb2_grpc
+from yidi.filing.v1 import desk_pb2, desk_pb2_grpc, filing_pb2
 from yidi.gateway.v1 import filing_desk_pb2, filing_desk_pb2_grpc
 
 COMPLETED = types_pb2.SETTLEMENT_STATE_COMPLETED
@@ -324,3 +325,55 @@ async def test_a_desk_that_is_down_closes_no_settlement(place: Place, patient: P
         return not await refused()
 
     await until(answers, within_s=20)
+
+
+async def test_a_transfer_ends_what_was_filed_and_the_new_area_decides(
+    place: Place, patient: Patient
+) -> None:
+    """S4-8, S3-24: the old filing is told as such; filed anew and reviewed, the stay settles."""
+    sites, start = place.sites, place.sites.today - timedelta(days=5)
+    await place.sites.file([patient], BEIJING)
+    participants = sites.operator(participant_pb2_grpc.ParticipantServiceStub, GUANGDONG)
+    known = await participants.GetParticipant(
+        participant_pb2.GetParticipantRequest(insured_area=ZHANJIANG, person_id=patient.person_id),
+        timeout=10,
+    )
+    await participants.ChangeParticipant(
+        participant_pb2.ChangeParticipantRequest(
+            request_id=f"move-{uuid4()}",
+            person_id=patient.person_id,
+            version=known.record.version,
+            insured_area=ZHANJIANG,
+            insurance=types_pb2.INSURANCE_TYPE_EMPLOYEE,
+            day=(start - timedelta(days=5)).isoformat(),
+            transfer=participant_pb2.Transfer(
+                to_area=GUANGZHOU, person_class=types_pb2.PERSON_CLASS_RETIRED
+            ),
+        ),
+        timeout=10,
+    )
+    moved = replace(patient, area=GUANGZHOU)
+
+    async def refused(one: Patient) -> str:
+        with pytest.raises(Refusal) as told:
+            await sites.settle(sites.request(one))
+        return told.value.name
+
+    assert await refused(patient) == "INSURANCE_TRANSFERRED"
+    assert await refused(moved) == "FILING_FORMER_AREA"
+    waiting = (await place.apply(moved)).filing
+    assert waiting.state == filing_pb2.FILING_STATE_PENDING
+    assert await refused(moved) == "FILING_PENDING"
+    desk = sites.operator(desk_pb2_grpc.DeskServiceStub, GUANGDONG)
+    await desk.ReviewFiling(
+        desk_pb2.ReviewFilingRequest(
+            request_id=f"review-{uuid4()}",
+            filing_id=waiting.filing_id,
+            version=waiting.version,
+            accepted=True,
+        ),
+        timeout=10,
+    )
+    settled = await sites.settle(sites.request(moved))
+    assert settled.state == COMPLETED
+    assert settled.result.entitlement.filing_id == waiting.filing_id

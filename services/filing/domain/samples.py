@@ -13,6 +13,13 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
+def granting(rules: Mapping[str, AreaRules], allow_illustrative: bool) -> Mapping[str, AreaRules]:
+    """Area → the rules that decide on entitlement: without samples unless they may pay."""
+    if allow_illustrative:
+        return rules
+    return {area: without_samples(one) for area, one in rules.items()}
+
+
 def without_samples(rules: AreaRules) -> AreaRules:
     """The rules with nothing granted on an ILLUSTRATIVE value.
 
