@@ -113,6 +113,12 @@ CHANGES = st.lists(
 )
 
 
+def test_the_last_day_of_the_calendar_means_no_end() -> None:
+    """Other systems write 9999-12-31 for what has no end."""
+    assert registered(FIRST, date.max) == registered(FIRST, None)
+    assert registered(FIRST, FIRST)[-1].status is InsuredStatus.ENDED
+
+
 @given(CHANGES, st.none() | st.integers(0, 300))
 def test_any_changes_leave_one_status_a_day_and_one_area_a_day(changes, planned: int | None):
     """S4-8: the insured status decides; no hole, no overlap, nothing rewritten."""

@@ -68,9 +68,10 @@ class Spell:
 
 
 def registered(active_from: date, active_until: date | None) -> tuple[Spell, ...]:
-    """The statuses of a new relation; both days are insured, None means no end."""
+    """The statuses of a new relation; both days are insured, None means no end, and so does
+    9999-12-31, as other systems write it."""
     first = Spell(active_from, InsuredStatus.NORMAL)
-    if active_until is None:
+    if active_until in (None, date.max):
         return (first,)
     return (first, Spell(active_until + timedelta(days=1), InsuredStatus.ENDED))
 
