@@ -14,7 +14,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test test-unit test-contract test-integration lint protos errors-doc \
-	bench bench-policy lock clean
+	bench bench-policy bench-filing lock clean
 
 help:
 	@echo "make demo              one real settlement after another across three provinces"
@@ -24,6 +24,7 @@ help:
 	@echo "make errors-doc        write docs/errors.md again"
 	@echo "make bench             settlements per second on this machine"
 	@echo "make bench-policy      policy cases per second on this machine"
+	@echo "make bench-filing      entitlements per second, a million people imported"
 	@echo "make lock              choose versions of the dependencies again"
 	@echo "make clean             remove .venv, .yidi (with its data) and caches"
 
@@ -67,6 +68,9 @@ bench: $(READY)
 
 bench-policy: $(READY)
 	@$(BIN)/yidi bench policy $(ARGS)
+
+bench-filing: $(READY)
+	@$(BIN)/yidi bench filing $(ARGS)
 
 lock: $(READY)
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

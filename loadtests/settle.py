@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from infra.runtime.clock import monotonic_us
 from infra.runtime.errors import Refusal
@@ -30,7 +30,16 @@ _SAMPLES = (
 )
 """Item code, national code, price in yuan, quantity: lines of an outpatient bill."""
 
-Send = Callable[[gateway_pb2.SettleRequest], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[Any]]
+"""Sends one request of a `Load`."""
+
+
+class Load(Protocol):
+    """What callers send."""
+
+    def next(self) -> tuple[int, Any]:
+        """The number of the `Send` to use, and a request."""
+        ...
 
 
 @dataclass(slots=True)
@@ -106,7 +115,7 @@ class Bills:
 
 
 async def closed_loop(
-    bills: Bills, sends: Sequence[Send], *, seconds: float, concurrency: int
+    load: Load, sends: Sequence[Send], *, seconds: float, concurrency: int
 ) -> Measured:
     """`concurrency` callers, each with one call at a time, for `seconds`."""
     measured = Measured()
@@ -115,7 +124,7 @@ async def closed_loop(
 
     async def caller() -> None:
         while monotonic_us() < until:
-            door, request = bills.next()
+            door, request = load.next()
             begun = monotonic_us()
             try:
                 await sends[door](request)

@@ -10,7 +10,16 @@ from datetime import date, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
-from world import BEIJING, GUANGDONG, GUANGZHOU, PEOPLE, ZHANJIANG, Patient, settle_request
+from world import (
+    BEIJING,
+    GUANGDONG,
+    GUANGZHOU,
+    PEOPLE,
+    REFERRED,
+    ZHANJIANG,
+    Patient,
+    settle_request,
+)
 
 from infra.cli.client import Clients
 from infra.local.health import Target, wait_healthy
@@ -77,7 +86,8 @@ class RealNetwork:
         places: Sequence[str] = (BEIJING, GUANGZHOU),
         area: str = ZHANJIANG,
     ) -> list[Patient]:
-        """Register people of `area` with a long-term filing to each of `places`."""
+        """Register people of `area`: long-term residents of the first of `places`, referred to
+        others."""
         people = [next(PEOPLE) for _ in range(number)]
         site = SITE_OF[area]
         enrollment = self.clients.operator(
@@ -104,21 +114,24 @@ class RealNetwork:
         patients = [Patient(p, ids[item.id], area) for p, item in zip(people, items, strict=True)]
         start = (self.today - timedelta(days=60)).isoformat()
         filings = self.clients.operator(filing_pb2_grpc.FilingServiceStub, site, "filing")
+        facts: dict[str, Any] = {
+            "insured_area": area,
+            "insurance": types_pb2.INSURANCE_TYPE_EMPLOYEE,
+            "kind": types_pb2.FILING_KIND_RETIRED_RESETTLED,
+            "channel": types_pb2.FILING_CHANNEL_NATIONAL_APP,
+            "start_date": start,
+            "filed_on": start,
+            "commitment": types_pb2.COMMITMENT_STATE_MATERIAL_COMPLETE,
+        }
         wanted = [
             filing_pb2.CreateFilingItem(
                 id=new_id(CLOCK),
                 credential=patient.credential,
-                insured_area=area,
-                insurance=types_pb2.INSURANCE_TYPE_EMPLOYEE,
-                kind=types_pb2.FILING_KIND_RETIRED_RESETTLED,
-                channel=types_pb2.FILING_CHANNEL_NATIONAL_APP,
                 care_place=place,
-                start_date=start,
-                filed_on=start,
-                commitment=types_pb2.COMMITMENT_STATE_MATERIAL_COMPLETE,
+                **(facts | (REFERRED if number else {})),
             )
             for patient in patients
-            for place in places
+            for number, place in enumerate(places)
         ]
         if wanted:
             made = await filings.BatchCreateFilings(
@@ -157,7 +170,7 @@ class RealNetwork:
 
     async def unreachable(self, patient: Patient, care_area: str) -> Refusal:
         """Settle until the network has noticed that a site is gone, and return its refusal."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await self.settle(self.request(patient, care_area=care_area))
@@ -174,7 +187,7 @@ class RealNetwork:
         request = self.request(patient, care_area=care_area)
         quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
         answered = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while answered < quotes:
                 door = self.door(care_area, request.bill.reference.institution, answered % 2)
                 try:
@@ -194,7 +207,7 @@ class RealNetwork:
                 return refusal.name == "SETTLEMENT_NOT_FOUND"
             return False
 
-        await until(journal_answers, within_s=20)
+        await until(journal_answers, within_s=60)
 
     def children(self, site: str, role: str) -> list[Child]:
         """The processes of `site` that run `role`, dead ones too."""
@@ -204,7 +217,7 @@ class RealNetwork:
             if child.plan.site == site and role in child.plan.roles
         ]
 
-    async def killed(self, site: str, role: str, *, within_s: float = 10) -> Process:
+    async def killed(self, site: str, role: str, *, within_s: float = 30) -> Process:
         """The plan of the process of `site` with `role` that SIGKILL has ended, once there is one.
 
         It has killed itself at a failpoint; any other end is a failure.
@@ -217,7 +230,7 @@ class RealNetwork:
         assert [child.process.returncode for child in dead] == [-signal.SIGKILL]
         return dead[0].plan
 
-    async def nothing_open(self, *, within_s: float = 15) -> None:
+    async def nothing_open(self, *, within_s: float = 30) -> None:
         """Return when no settlement is pending or in doubt at any province."""
 
         async def look() -> bool:
@@ -233,7 +246,7 @@ class RealNetwork:
         found = self.children(site, role)
         for child in found:
             child.process.send_signal(signal.SIGKILL)
-            child.process.wait(5)
+            child.process.wait(30)
         return [child.plan for child in found]
 
     def start(self, plans: Sequence[Process], *, without: Collection[str] = ()) -> None:

@@ -52,6 +52,13 @@ HOSPITALS = {
 }
 """Pooling area → a sample hospital of the third level in it."""
 OPERATOR = "clerk"
+REFERRED: dict[str, Any] = {
+    "kind": types_pb2.FILING_KIND_REFERRAL,
+    "channel": types_pb2.FILING_CHANNEL_HOSPITAL_UPLOAD,
+    "referral_institution": "H44080300001",
+}
+"""How a resident of one place is filed to another at the same level: by an institution that 湛江
+names."""
 _SERVICES = Path(policy_loader.__file__).parent.parent
 S = TypeVar("S")
 _random = random.Random(20_261_121)
@@ -190,11 +197,15 @@ class World:
 
     def institution(self, area: str, code: str = "") -> gateway_pb2_grpc.InstitutionServiceStub:
         """The front door of a pooling area's site for a hospital, else the sample one."""
+        return self.door(gateway_pb2_grpc.InstitutionServiceStub, area, code)
+
+    def door(self, kind: Callable[[Any], S], area: str, code: str = "") -> S:
+        """Any service of the same front door."""
         site = next(name for name, s in self.settings.items() if _has(s, area))
         code = code or HOSPITALS[area]
         issue_client(self.pki, site, "institution", code, now=datetime.now(UTC))
         channel = self.channel(site, f"institution/{code}", edge=True)
-        return stub(gateway_pb2_grpc.InstitutionServiceStub, channel)
+        return stub(kind, channel)
 
     def role(self, kind: Callable[[Any], S], site: str, role: str) -> S:
         """A stub of a service of `site` for another role of the same site."""
@@ -243,7 +254,7 @@ class World:
         places: Sequence[str] = (BEIJING, GUANGZHOU),
         **registration: Any,
     ) -> list[Patient]:
-        """Register people of 湛江, each with a long-term filing to each of `places`."""
+        """Register people of 湛江, long-term residents of the first place, referred to others."""
         people = [next(PEOPLE) for _ in range(number)]
         enrollment = self.operator(enrollment_pb2_grpc.EnrollmentServiceStub, GUANGDONG)
         facts: dict[str, Any] = {
@@ -270,8 +281,8 @@ class World:
         patients = [
             Patient(person, ids[item.id]) for person, item in zip(people, items, strict=True)
         ]
-        for place in places:
-            await self.file(patients, place)
+        for number, place in enumerate(places):
+            await self.file(patients, place, **(REFERRED if number else {}))
         return patients
 
     async def file(self, patients: Sequence[Patient], place: str, **filing: Any) -> None:
@@ -403,7 +414,7 @@ async def _directories(made: World) -> None:
         async with asyncio.timeout(10):
             known = False
             while not known:
-                answer = await relay.GetDirectory(relay_pb2.GetDirectoryRequest(), timeout=2)
+                answer = await relay.GetDirectory(relay_pb2.GetDirectoryRequest(), timeout=10)
                 known = bool(answer.sites) or await asyncio.sleep(0.02, False)
 
 

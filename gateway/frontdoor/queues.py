@@ -9,7 +9,7 @@ from infra.runtime.breaker import Breaker, BreakerLimits
 from infra.runtime.clock import monotonic_us
 from infra.runtime.coalesce import Bounds, Coalescer, Place
 from infra.runtime.errors import Reason, Refusal
-from infra.runtime.exchange import ExchangeClient
+from infra.runtime.exchange import Exchange
 from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.settlement.v1 import care_pb2
 
@@ -38,19 +38,20 @@ class CareQueues:
 class ExchangeQueues:
     """One coalescer per insured site and urgency, one breaker per insured site.
 
-    Quotes never wait behind commits, and both obey the breaker.
+    Quotes never wait behind commits, and both obey the breaker. What is filed has queues and
+    breakers of its own: another object of this class.
     """
 
     def __init__(
         self,
         *,
-        client: ExchangeClient,
+        exchange: Exchange,
         bounds: Bounds,
         margin_ms: int,
         breaker: BreakerLimits,
         now_us: Callable[[], int] = monotonic_us,
     ) -> None:
-        self._client = client
+        self._exchange = exchange
         self._bounds = bounds
         self._margin_us = margin_ms * 1000
         self._breaker_limits = breaker
@@ -140,7 +141,7 @@ class ExchangeQueues:
             envelopes = [item.envelope for item in leaving]
             attempt = breaker.begin(seconds)
             try:
-                answered = await self._client.exchange(route, envelopes, seconds)
+                answered = await self._exchange(route, envelopes, seconds)
             except Refusal as refusal:
                 breaker.broke(attempt, refusal)
                 raise

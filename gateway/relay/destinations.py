@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from infra.runtime.breaker import Breaker
-from yidi.common.v1 import envelope_pb2
+from infra.runtime.breaker import Breaker, BreakerLimits
+from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 
 Item = TypeVar("Item", envelope_pb2.Envelope, envelope_pb2.ResolveItem)
@@ -31,9 +31,29 @@ class Destination:
     connected: Callable[[], Awaitable[bool]]
     """Whether the next hop can be reached at all; asked before anything is sent."""
     breaker: Breaker
-    """Of the next hop: destinations behind the same one share it."""
+    """Of the next hop, for what is settled or what is filed: destinations behind it share it."""
     passes_on: bool = False
     """Whether the next hop only passes on: then any answer shows that it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """The next hop by what is asked of it: what is filed and what is settled have a breaker each,
+    so that neither closes the way to the other.
+    """
+
+    settling: Destination
+    filing: Destination
+
+    @classmethod
+    def of(cls, make: Callable[[Breaker], Destination], limits: BreakerLimits) -> NextHop:
+        """One hop that takes both: `make` gets the breaker of each."""
+        return cls(make(Breaker(limits)), make(Breaker(limits)))
+
+    def toward(self, envelope: envelope_pb2.Envelope) -> Destination:
+        """Where an envelope of this kind goes."""
+        filed = envelope.kind == types_pb2.EXCHANGE_KIND_FILING
+        return self.filing if filed else self.settling
 
 
 def relay_destination(

@@ -1,6 +1,6 @@
 """Passing items on, in natural batches, one coalescer per destination and urgency.
 
-Quotes, commits and questions about settlement ids do not wait for each other. A relay reads
+Quotes, commits, filing and questions about settlement ids do not wait for each other. A relay reads
 envelopes and outcome headers and nothing else. Until an item has left, a refusal says so
 (`not_forwarded`) and the care place may close it; once it has left, whatever goes wrong is
 *unknown*. While a destination's breaker is open nothing is sent to it, not even an attempt to
@@ -25,7 +25,8 @@ from infra.runtime.redact import where
 from yidi.common.v1 import envelope_pb2, types_pb2
 
 _log = structlog.get_logger("yidi.relay")
-_QUOTE = types_pb2.EXCHANGE_KIND_QUOTE
+_OWN_LANE = frozenset({types_pb2.EXCHANGE_KIND_QUOTE, types_pb2.EXCHANGE_KIND_FILING})
+"""Kinds that wait behind nothing else; all the others share a lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Forwarder:
         journaling: Journaling | None = None,
     ) -> None:
         self._terms = Terms(bounds, margin_ms * 1000, hop, journaling)
-        self._exchanges: dict[tuple[str, bool], _Way[envelope_pb2.Envelope]] = {}
+        self._exchanges: dict[tuple[str, int], _Way[envelope_pb2.Envelope]] = {}
         self._resolves: dict[str, _Way[envelope_pb2.ResolveItem]] = {}
 
     async def exchange(
@@ -68,7 +69,7 @@ class Forwarder:
 
         def way(envelope: envelope_pb2.Envelope) -> _Way[envelope_pb2.Envelope]:
             destination = choose(envelope)
-            key = (destination.site, envelope.kind == _QUOTE)
+            key = (destination.site, envelope.kind if envelope.kind in _OWN_LANE else 0)
             if key not in self._exchanges:
                 self._exchanges[key] = _Way(
                     destination, destination.exchange, _envelope_size, self._terms

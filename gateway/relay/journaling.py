@@ -1,6 +1,7 @@
 """What the nation does with an answer on its way back: write what was committed, then pass it on.
 
-Whatever shows a committed outcome is journaled: a commit, an undo, or what a question brought up.
+Whatever shows a committed outcome is journaled: a commit, an undo, or what a question brought up;
+quotes and filing leave nothing here.
 What cannot be journaled is not passed on as committed, so a completed row at the care place is
 always a row here.
 """
@@ -20,7 +21,7 @@ from infra.runtime.errors import Reason, Refusal
 from yidi.common.v1 import envelope_pb2, types_pb2
 
 _log = structlog.get_logger("yidi.relay")
-_QUOTE = types_pb2.EXCHANGE_KIND_QUOTE
+_UNJOURNALED = frozenset({types_pb2.EXCHANGE_KIND_QUOTE, types_pb2.EXCHANGE_KIND_FILING})
 
 
 class Journaling:
@@ -39,7 +40,7 @@ class Journaling:
         outcomes: dict[str, envelope_pb2.Outcome] = {}
         for item in sent:
             result = answers.get(item.id)
-            if result is None or item.kind == _QUOTE or not result.HasField("committed"):
+            if item.kind in _UNJOURNALED or result is None or not result.HasField("committed"):
                 continue
             if _sound(item, result.committed):
                 outcomes[item.id] = result.committed

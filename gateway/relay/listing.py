@@ -6,8 +6,6 @@ and is the same in every replica. Another replica's announcement is seen at the 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC
@@ -16,6 +14,7 @@ import structlog
 from google.protobuf.message import Message
 
 from gateway.relay.store import NationStore
+from infra.runtime.background import Background
 from infra.runtime.clock import Clock, instant
 from infra.runtime.directory import refuse_downtime
 from infra.runtime.errors import Reason, Refusal, Violation
@@ -38,7 +37,6 @@ class Listing:
         self._sites = list(sites)
         self._store = store
         self._clock = clock
-        self._every_s = every_ms / 1000
         self._areas = {
             code: (site.code, area.code, area.name)
             for site in sites
@@ -46,7 +44,9 @@ class Listing:
             for code in (area.code, *area.aliases)
         }
         self._downtimes: list[relay_pb2.Downtime] = []
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            "downtimes", self.refresh, rest=lambda: every_ms / 1000, at_once=False
+        )
 
     def site_of(self, area: str) -> str:
         """The site of an area or county code; refuses with AREA_UNKNOWN."""
@@ -93,19 +93,11 @@ class Listing:
 
     def start(self) -> None:
         """Refresh now and then from a task of its own."""
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._background.start()
 
     async def stop(self) -> None:
         """End the task."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            await self.refresh()
+        await self._background.stop()
 
     def _area(self, code: str) -> tuple[str, str, str]:
         found = self._areas.get(code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gateway.relay.asking import NationJournal
-from gateway.relay.destinations import Destination
+from gateway.relay.destinations import Destination, NextHop
 from gateway.relay.forwarding import Forwarder
 from gateway.relay.listing import Listing
 from gateway.relay.store import NationStore
@@ -21,7 +21,7 @@ from yidi.relay.v1 import relay_pb2
 class RelayServicer:
     """`yidi.relay.v1.RelayService` of a province.
 
-    `outward` is the nation; `inward` is this site's own settlement.
+    `outward` is the nation; `inward` is this site's own settlement and filing.
     """
 
     def __init__(
@@ -31,8 +31,8 @@ class RelayServicer:
         directory: Directory,
         outward_forwarder: Forwarder,
         inward_forwarder: Forwarder,
-        outward: Callable[[str], Destination],
-        inward: Destination,
+        outward: Callable[[str], NextHop],
+        inward: NextHop,
         nation_journal: NationJournal,
     ) -> None:
         self._site = site
@@ -48,11 +48,11 @@ class RelayServicer:
     ) -> relay_pb2.BatchExchangeResponse:
         if self._from_nation(call):
             results = await self._inward_forwarder.exchange(
-                request.items, lambda _: self._inward, _care_area
+                request.items, self._inward.toward, _care_area
             )
         else:
             results = await self._outward_forwarder.exchange(
-                request.items, self._beyond, _institution
+                request.items, lambda item: self._beyond(item).toward(item), _institution
             )
         return relay_pb2.BatchExchangeResponse(results=results)
 
@@ -61,11 +61,11 @@ class RelayServicer:
     ) -> relay_pb2.BatchResolveResponse:
         if self._from_nation(call):
             results = await self._inward_forwarder.resolve(
-                request.items, lambda _: self._inward, _care_area
+                request.items, lambda _: self._inward.settling, _care_area
             )
         else:
             results = await self._outward_forwarder.resolve(
-                request.items, self._beyond, _institution
+                request.items, lambda item: self._beyond(item).settling, _institution
             )
         return relay_pb2.BatchResolveResponse(results=results)
 
@@ -91,7 +91,7 @@ class RelayServicer:
             raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
         return call.caller.site == NATION
 
-    def _beyond(self, item: envelope_pb2.Envelope | envelope_pb2.ResolveItem) -> Destination:
+    def _beyond(self, item: envelope_pb2.Envelope | envelope_pb2.ResolveItem) -> NextHop:
         return self._outward(self._directory.place(item.insured_area).site)
 
 
@@ -103,7 +103,7 @@ class NationServicer:
         *,
         listing: Listing,
         forwarder: Forwarder,
-        sites: Mapping[str, Destination],
+        sites: Mapping[str, NextHop],
         store: NationStore,
     ) -> None:
         self._listing = listing
@@ -121,7 +121,9 @@ class NationServicer:
         self, request: relay_pb2.BatchResolveRequest, call: Call
     ) -> relay_pb2.BatchResolveResponse:
         # Downtime keeps no question back: what is in doubt becomes final as soon as it can.
-        results = await self._forwarder.resolve(request.items, self._site, self._care_site)
+        results = await self._forwarder.resolve(
+            request.items, lambda item: self._site(item).settling, self._care_site
+        )
         return relay_pb2.BatchResolveResponse(results=results)
 
     async def GetDirectory(
@@ -151,9 +153,9 @@ class NationServicer:
 
     def _open_site(self, envelope: envelope_pb2.Envelope) -> Destination:
         self._listing.check_downtime(envelope.insured_area)
-        return self._site(envelope)
+        return self._site(envelope).toward(envelope)
 
-    def _site(self, item: envelope_pb2.Envelope | envelope_pb2.ResolveItem) -> Destination:
+    def _site(self, item: envelope_pb2.Envelope | envelope_pb2.ResolveItem) -> NextHop:
         return self._sites[self._listing.site_of(item.insured_area)]
 
     def _care_site(self, origin: envelope_pb2.Origin) -> str:

@@ -1,4 +1,4 @@
-"""`yidi bench`: settlements a second beside a bare echo in the same run; recovery; policies."""
+"""`yidi bench`: settlements a second beside a bare echo; recovery; policies; filing."""
 
 from __future__ import annotations
 
@@ -268,3 +268,26 @@ def policy(
         return
     for name, value in asdict(report).items():
         typer.echo(f"{name:28} {value}")
+
+
+@app.command()
+def filing(
+    people: Annotated[
+        int, typer.Option(min=2, max=5_000_000, help="Participants; each has three filings.")
+    ] = 1_000_000,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Of each rate.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Entitlements decided a second, beside a bare echo; participants imported, beside COPY."""
+    from infra.cli.bench_filing import bench_filing
+
+    report = bench_filing(
+        people=people,
+        seconds=seconds,
+        on_progress=lambda text: typer.echo(f"yidi: {text}", err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    for name, value in asdict(report).items():
+        typer.echo(f"{name:22} {value}")

@@ -240,8 +240,11 @@ def _policy(result: gateway_pb2.SettlementResult) -> Text:
     )
 
 
-def _rule(entitled: filing_pb2.Entitlement) -> Text:
-    return Text.assemble(entitled.reason, (f"  {entitled.clause}", DIM))
+def _rule(entitled: filing_pb2.Entitlement) -> RenderableType:
+    """Each reason with its clause; an older answer has them joined."""
+    reasons = [(each.text, each.clause) for each in entitled.reasons]
+    reasons = reasons or [(entitled.reason, entitled.clause)]
+    return Group(*(Text.assemble(text, (f"  {clause}", DIM)) for text, clause in reasons))
 
 
 def _pair(enum: EnumDescriptor, number: int) -> Text:

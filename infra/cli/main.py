@@ -33,13 +33,23 @@ class _Commands(TyperGroup):
         "accumulators": "accumulators",
         "downtime": "downtime",
         "policy": "policy",
+        "enrollment": "enrollment",
+        "filing": "filing",
         "bench": "bench",
         "faults": "faults",
         "serve": "serving",
         "migrate": "serving",
     }
 
-    _GROUPS: ClassVar = {"settlement", "accumulators", "downtime", "policy", "bench"}
+    _GROUPS: ClassVar = {
+        "settlement",
+        "accumulators",
+        "downtime",
+        "policy",
+        "enrollment",
+        "filing",
+        "bench",
+    }
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self._HOMES)

@@ -73,10 +73,22 @@ def show(
 async def _show(settlement_id: str, site: str | None) -> Standing:
     async with Clients.connect(default_home()) as clients:
         care_site, shown = await find(clients, settlement_id, site)
-        undo = None
-        if shown.row.undone_by:
-            undo = (await ask(clients, care_site, shown.row.undone_by)).row
+        undo = await _undo(clients, care_site, shown.row)
         return Standing(care_site, shown, await _held(clients, care_site, shown.row), undo)
+
+
+async def _undo(
+    clients: Clients, care_site: str, row: care_pb2.JournalRow
+) -> care_pb2.JournalRow | None:
+    """What undoes the settlement; None also while recovery has named it but not yet begun it."""
+    if not row.undone_by:
+        return None
+    try:
+        return (await ask(clients, care_site, row.undone_by)).row
+    except Refusal as refusal:
+        if refusal.reason != Reason.ERROR_REASON_SETTLEMENT_NOT_FOUND:
+            raise
+        return None
 
 
 async def ask(clients: Clients, site: str, settlement_id: str) -> care_pb2.ShowSettlementResponse:

@@ -43,6 +43,9 @@ class Bounds:
     queue: int = 2_048
     per_caller: int | None = None
     """None where all items come from one caller."""
+    turns: int = 0
+    """Turns of the event loop that a batch waits for more, where sending is quicker than items come
+    in; a turn of a quiet loop takes microseconds."""
 
 
 class Coalescer(Generic[Item, Answer]):
@@ -134,7 +137,14 @@ class Coalescer(Generic[Item, Answer]):
         # Not at once: what else becomes ready in this turn of the loop joins the batch.
         if not self._scheduled and len(self._running) < self._bounds.in_flight:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._launch)
+            self._wait(self._bounds.turns)
+
+    def _wait(self, turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        if turns:
+            loop.call_soon(self._wait, turns - 1)
+        else:
+            loop.call_soon(self._launch)
 
     def _launch(self) -> None:
         self._scheduled = False

@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
-
+from infra.runtime.background import Background
 from infra.runtime.clock import SHANGHAI, Clock
 from infra.runtime.config import Area, Settings
 from infra.runtime.contract import REVISION
@@ -23,7 +22,6 @@ from infra.runtime.types import national_code
 from yidi.common.v1 import types_pb2
 from yidi.relay.v1 import relay_pb2
 
-_log = structlog.get_logger("yidi.directory")
 Fetch = Callable[[relay_pb2.GetDirectoryRequest], Awaitable[relay_pb2.GetDirectoryResponse]]
 
 
@@ -177,19 +175,16 @@ class DirectoryFollower:
         self._directory = directory
         self._fetch = fetch
         self._every_s = every_ms / 1000
-        self._task: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
+        self._background = Background("directory", self.refresh, rest=self._rest)
 
     async def refresh(self) -> None:
-        """Ask once; a failure is logged and the old snapshot stays."""
+        """Ask once; when that is refused the old snapshot stays."""
         known = self._directory.snapshot.revision
-        try:
-            answer = await self._fetch(relay_pb2.GetDirectoryRequest(known_revision=known))
-        except Refusal as refusal:
-            _log.warning("directory not refreshed", reason=refusal.name)
-        else:
-            self._directory.update(answer)
-            self._known.set()
+        self._directory.update(
+            await self._fetch(relay_pb2.GetDirectoryRequest(known_revision=known))
+        )
+        self._known.set()
 
     async def first(self, seconds: float) -> None:
         """Wait for the first snapshot, but no longer: local visits need none.
@@ -202,20 +197,15 @@ class DirectoryFollower:
 
     def start(self) -> None:
         """Refresh now and then from a task of its own."""
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._background.start()
 
     async def stop(self) -> None:
         """End the task."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
 
-    async def _follow(self) -> None:
-        while True:
-            await self.refresh()
-            # Until the first snapshot is there nothing cross-province works: ask more often.
-            await asyncio.sleep(self._every_s if self._directory.snapshot.revision else 0.1)
+    def _rest(self) -> float:
+        # Until the first snapshot is there nothing cross-province works: ask more often.
+        return self._every_s if self._directory.snapshot.revision else 0.1
 
 
 def _places(sites: Iterable[relay_pb2.DirectorySite]) -> dict[str, Place]:

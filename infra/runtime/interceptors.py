@@ -33,6 +33,8 @@ _RELAY = "yidi.relay.v1.RelayService"
 _INSURED_SERVICES = frozenset(
     {
         "yidi.enrollment.v1.EnrollmentService",
+        "yidi.enrollment.v1.ParticipantService",
+        "yidi.filing.v1.DeskService",
         "yidi.filing.v1.FilingService",
         "yidi.policy.v1.PolicyService",
         "yidi.policy.v1.PublishingService",
@@ -41,6 +43,7 @@ _INSURED_SERVICES = frozenset(
 )
 _CARE_SERVICES = frozenset(
     {
+        "yidi.gateway.v1.FilingDeskService",
         "yidi.gateway.v1.InstitutionService",
         "yidi.catalog.v1.CatalogService",
         "yidi.settlement.v1.CareService",

@@ -25,10 +25,13 @@ _TEXTS = {
     "int64.not_in": "不得为零",
     "repeated.min_items": "至少需要 {value} 项",
     "repeated.max_items": "最多允许 {value} 项",
+    "repeated.unique": "不得重复",
+    "bool.const": "只能填写 true",
     "visit.third_party": "外伤就医必须说明是否涉及第三方",
     "visit.emergency_flag": "急诊必须填写急诊住院类型或门诊急诊标志",
     "visit.disease": "门诊慢特病必须填写病种编码",
     "visit.dates": "结束日期不得早于开始日期",
+    "review.cause": "审核不通过必须说明原因",
     "payload.total": "费用总额必须等于四个分项之和",
 }
 

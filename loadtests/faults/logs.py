@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-_UNFORESEEN = frozenset({"internal", "settlement task failed", "recovery failed"})
+_UNFORESEEN = frozenset({"internal", "settlement task failed", "background failed"})
 """Events of exceptions that are neither a refusal nor a lost connection."""
 
 
@@ -22,4 +22,5 @@ def unforeseen(folder: Path) -> Iterator[str]:
                 continue  # cut off when its process was killed
             if event.get("event") in _UNFORESEEN:
                 at = event.get("at") or ["unknown"]
-                yield f"{log.stem}: {event['event']} {event.get('method', '')}: {at[0]}, {at[-1]}"
+                of = event.get("method") or event.get("work", "")
+                yield f"{log.stem}: {event['event']} {of}: {at[0]}, {at[-1]}"

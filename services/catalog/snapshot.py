@@ -8,17 +8,12 @@ versions never change, and without the database no settlement gets past the care
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
-import structlog
-
+from infra.runtime.background import Background
 from infra.runtime.database import Database
 from infra.runtime.errors import Reason, Refusal
 from services.catalog import store
 
 REFRESH_SECONDS = 2.0
-_log = structlog.get_logger("yidi.catalog")
 
 
 class LiveSnapshot:
@@ -26,9 +21,10 @@ class LiveSnapshot:
 
     def __init__(self, database: Database, *, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self._database = database
-        self._refresh_seconds = refresh_seconds
         self._snapshot: store.Snapshot | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            "catalogue", self.refresh, rest=lambda: refresh_seconds, at_once=False
+        )
 
     @property
     def current(self) -> store.Snapshot:
@@ -40,15 +36,11 @@ class LiveSnapshot:
     async def start(self) -> None:
         """Read the first snapshot, then follow. Raises `Refusal` when that cannot be read."""
         await self.refresh()
-        self._task = asyncio.create_task(self._follow(), name="catalog snapshot")
+        self._background.start()
 
     async def stop(self) -> None:
         """End the background task; harmless when it is not running."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.stop()
 
     async def refresh(self) -> bool:
         """Take a new snapshot if something was published since; say whether there was."""
@@ -57,15 +49,3 @@ class LiveSnapshot:
             return False
         self._snapshot = await store.read_snapshot(self._database, known)
         return True
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(self._refresh_seconds)
-            try:
-                await self.refresh()
-            except Refusal as refusal:
-                _log.warning("catalogue not refreshed", reason=refusal.name)
-            except Exception:  # noqa: BLE001
-                # Logged, whatever it was: a task that ended here would leave this replica on an
-                # old catalogue for ever without anybody noticing.
-                _log.exception("catalogue not refreshed")

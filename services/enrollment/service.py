@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Sequence
 from datetime import date
 
 from infra.runtime.call import Call
-from infra.runtime.clock import Clock, instant, new_id
+from infra.runtime.clock import Clock, instant
 from infra.runtime.database import Database
 from infra.runtime.days import parse_day
 from infra.runtime.errors import Reason, Refusal, Violation
@@ -17,33 +17,21 @@ from services.enrollment.domain.identification import (
     CredentialType,
     Found,
     Identified,
-    Insurance,
     Refused,
+    Why,
     identify,
 )
-from services.enrollment.domain.registration import (
-    Addition,
-    Key,
-    Membership,
-    Plan,
-    Registration,
-    plan,
-)
-from services.enrollment.domain.spelling import same_name, same_number, same_token
-from services.enrollment.store import (
-    AuditRow,
-    EnrollmentStore,
-    NewMembership,
-    NewPerson,
-    Question,
-    Raced,
-)
+from services.enrollment.domain.qualification import Qualification, overlap
+from services.enrollment.domain.registration import Key, Membership
+from services.enrollment.domain.spelling import same_name
+from services.enrollment.domain.status import registered
+from services.enrollment.messages import qualification
+from services.enrollment.registering import Applicant, Registering
+from services.enrollment.store.audit import AuditRow
+from services.enrollment.store.participants import EnrollmentStore, Question
 from services.enrollment.vault import Vault
 from yidi.common.v1 import types_pb2
 from yidi.enrollment.v1 import enrollment_pb2
-
-ATTEMPTS = 5
-"""How often a registration is decided anew when others write the same people meanwhile."""
 
 
 class EnrollmentService:
@@ -57,6 +45,7 @@ class EnrollmentService:
         self._store = EnrollmentStore(database)
         self._clock = clock
         self._vault = Vault(secret)
+        self._registering = Registering(store=self._store, vault=self._vault, clock=clock)
         self._attempts = RefusedAttempts()
 
     async def BatchIdentify(
@@ -75,7 +64,8 @@ class EnrollmentService:
             except Refusal as refusal:
                 outcomes[item.id] = refusal
                 continue
-            asked.append((item, day, self._key(item.credential.type, item.credential.number)))
+            type_ = CredentialType(item.credential.type)
+            asked.append((item, day, self._vault.key(type_, item.credential.number)))
         found = await self._look_up(asked)
         audit: list[AuditRow] = []
         for (item, day, key), one in zip(asked, found, strict=True):
@@ -87,19 +77,21 @@ class EnrollmentService:
                 one,
                 credential=key.type,
                 name_matches=self._name_matches(one, item.credential.name),
+                area=item.insured_area,
+                insurance_type=item.insurance,
                 day=day,
                 disease_asked=bool(item.disease_code),
             )
             if isinstance(outcome, Identified):
                 outcomes[item.id] = outcome
                 continue
-            if outcome is Refused.NOT_IDENTIFIED:
+            if outcome.why is Why.NOT_IDENTIFIED:
                 self._attempts.refused(item.institution, now)
             outcomes[item.id] = _refusal(outcome, item)
             audit.append(
                 AuditRow(
                     actor=item.institution or call.caller.spiffe_id,
-                    action=f"identify {outcome.value}",
+                    action=f"identify {outcome.why.value}",
                     subject=one.person_id if one is not None else "",
                     digest=self._vault.audit_digest(key.type, key.index.hex()),
                 )
@@ -115,16 +107,13 @@ class EnrollmentService:
     ) -> enrollment_pb2.BatchRegisterResponse:
         """One read and one write for the batch; nothing is written for repetitions."""
         refusals: dict[str, Refusal] = {}
-        registrations: dict[str, Registration] = {}
-        born: dict[str, date] = {}
+        applicants: list[Applicant] = []
         for item in request.items:
             try:
-                born[item.id] = _checked_birth_date(item)
-                registrations[item.id] = self._registration(item)
+                applicants.append(_applicant(item))
             except Refusal as refusal:
                 refusals[item.id] = refusal
-        items = {item.id: item for item in request.items}
-        person_ids = await self._register(list(registrations.values()), items, born, call)
+        person_ids = await self._registering.register(applicants, call.caller.spiffe_id)
         results = []
         for item in request.items:
             person_id = person_ids.get(item.id)
@@ -142,156 +131,101 @@ class EnrollmentService:
             return []
         return await self._store.look_up(
             [
-                Question(key, item.insured_area, item.insurance, item.disease_code)
-                for item, _, key in asked
+                Question(key, item.insured_area, item.insurance, item.disease_code, day)
+                for item, day, key in asked
             ]
         )
 
-    async def _register(
-        self,
-        registrations: list[Registration],
-        items: dict[str, enrollment_pb2.RegisterItem],
-        born: dict[str, date],
-        call: Call,
-    ) -> dict[str, str | None]:
-        if not registrations:
-            return {}
-        for _ in range(ATTEMPTS):
-            planned = plan(registrations, await self._store.known(registrations))
-            try:
-                await self._add(planned, items, born, call)
-            except Raced:
-                continue
-            return planned.person_ids
-        raise Refusal(Reason.ERROR_REASON_PERSON_BUSY)
-
-    async def _add(
-        self,
-        planned: Plan,
-        items: dict[str, enrollment_pb2.RegisterItem],
-        born: dict[str, date],
-        call: Call,
-    ) -> None:
-        additions = planned.additions
-        if not additions:
-            return
-        await self._store.add(
-            people=[
-                self._new_person(one, items[one.registration.item_id], born)
-                for one in additions
-                if one.new_person
-            ],
-            credentials=[(key, one.person_id) for one in additions for key in one.credentials],
-            memberships=[self._new_membership(one) for one in additions],
-            audit=[self._audit_row(one, call) for one in additions],
-            at=instant(self._clock),
-        )
-
-    def _registration(self, item: enrollment_pb2.RegisterItem) -> Registration:
-        id_card = self._key(CredentialType.ID_CARD, item.id_number)
-        others = (
-            (CredentialType.SOCIAL_SECURITY_CARD, item.social_security_card),
-            (CredentialType.ELECTRONIC, item.electronic_token),
-        )
-        return Registration(
-            item_id=item.id,
-            candidate_id=new_id(self._clock),
-            name_index=self._vault.name_index(id_card.index, same_name(item.name)),
-            id_card=id_card,
-            other_credentials=tuple(self._key(type_, number) for type_, number in others if number),
-            area=item.insured_area,
-            insurance_type=item.insurance,
-            membership=Membership(
-                Insurance(
-                    person_class=item.person_class,
-                    active_from=parse_day(item.active_from, "active_from"),
-                    active_until=(
-                        parse_day(item.active_until, "active_until") if item.active_until else None
-                    ),
-                    civil_servant=item.civil_servant,
-                ),
-                frozenset(item.chronic_diseases),
-            ),
-        )
-
-    def _new_person(
-        self, addition: Addition, item: enrollment_pb2.RegisterItem, born: dict[str, date]
-    ) -> NewPerson:
-        return NewPerson(
-            person_id=addition.person_id,
-            id_index=addition.registration.id_card.index,
-            name_index=addition.registration.name_index,
-            name=self._vault.encrypt(item.name, addition.person_id, "name"),
-            id_number=self._vault.encrypt(item.id_number, addition.person_id, "id_number"),
-            birth_date=born[item.id],
-        )
-
-    def _new_membership(self, addition: Addition) -> NewMembership:
-        registration = addition.registration
-        employee = registration.insurance_type == types_pb2.INSURANCE_TYPE_EMPLOYEE
-        return NewMembership(
-            person_id=addition.person_id,
-            area=registration.area,
-            insurance_type=registration.insurance_type,
-            membership=registration.membership,
-            account_id=new_id(self._clock) if employee else "",
-        )
-
-    def _audit_row(self, addition: Addition, call: Call) -> AuditRow:
-        registration = addition.registration
-        insurance = registration.membership.insurance
-        digest = self._vault.audit_digest(
-            *(f"{key.type}:{key.index.hex()}" for key in registration.credentials),
-            registration.name_index.hex(),
-            registration.area,
-            registration.insurance_type,
-            insurance.person_class,
-            insurance.active_from,
-            insurance.active_until,
-            insurance.civil_servant,
-            *sorted(registration.membership.diseases),
-        )
-        return AuditRow(call.caller.spiffe_id, "register", addition.person_id, digest)
-
-    def _key(self, credential_type: int, number: str) -> Key:
-        type_ = CredentialType(credential_type)
-        spelt = same_token(number) if type_ is CredentialType.ELECTRONIC else same_number(number)
-        return Key(type_, self._vault.number_index(type_, spelt))
-
     def _name_matches(self, found: Found | None, name: str) -> bool | None:
-        compared = same_name(name)
-        if found is None or not compared:
+        if found is None:
             return None
-        given = self._vault.name_index(found.id_index, compared)
-        return hmac.compare_digest(given, found.name_index)
+        return self._vault.name_matches(found.id_index, found.name_index, name)
 
 
-def _checked_birth_date(item: enrollment_pb2.RegisterItem) -> date:
-    """The birth date of a registration that can be true; raises `Refusal` (MESSAGE_INVALID)."""
-    violations = []
+def _qualification_faults(qualifications: Sequence[Qualification]) -> list[Violation]:
+    if any(one.void for one in qualifications):
+        return [Violation("qualifications", "慢特病资格的终止日期不能早于开始日期")]
+    if overlap(qualifications):
+        return [Violation("qualifications", "同一病种的慢特病资格日期不能重叠")]
+    return []
+
+
+def _applicant(item: enrollment_pb2.RegisterItem) -> Applicant:
+    """A registration that can be true; raises `Refusal` (MESSAGE_INVALID, DAY_INVALID)."""
+    active_from = parse_day(item.active_from, "active_from")
+    active_until = parse_day(item.active_until, "active_until") if item.active_until else None
+    qualifications = [
+        *(
+            Qualification(disease, active_from, None, item.insured_area)
+            for disease in set(item.chronic_diseases)
+        ),
+        *(qualification(one, "qualifications") for one in item.qualifications),
+    ]
+    violations = _qualification_faults(qualifications)
     born = birth_date(item.id_number)
     if born is None:
         violations.append(Violation("id_number", "居民身份证号码的校验码或出生日期不正确"))
     if not same_name(item.name):
         violations.append(Violation("name", "姓名不能为空"))
-    if item.active_until and item.active_until < item.active_from:
+    if active_until is not None and active_until < active_from:
         violations.append(Violation("active_until", "参保终止日期不能早于开始日期"))
     if born is None or violations:
         raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=violations)
-    return born
+    return Applicant(
+        item_id=item.id,
+        name=item.name,
+        id_number=item.id_number,
+        born=born,
+        social_security_card=item.social_security_card,
+        electronic_token=item.electronic_token,
+        personal_number=item.personal_number,
+        area=item.insured_area,
+        insurance_type=item.insurance,
+        membership=Membership(
+            person_class=item.person_class,
+            civil_servant=item.civil_servant,
+            contracted_institution=item.contracted_institution,
+            statuses=registered(active_from, active_until),
+            qualifications=frozenset(qualifications),
+        ),
+    )
 
 
 def _limited(wait_ms: int) -> Refusal:
     return Refusal(Reason.ERROR_REASON_IDENTIFICATION_LIMITED, retry_ms=wait_ms)
 
 
+_REASONS = {
+    Why.NOT_IDENTIFIED: Reason.ERROR_REASON_PERSON_NOT_IDENTIFIED,
+    Why.REPLACED: Reason.ERROR_REASON_CREDENTIAL_REPLACED,
+    Why.SUSPENDED: Reason.ERROR_REASON_INSURANCE_SUSPENDED,
+    Why.TRANSFERRED: Reason.ERROR_REASON_INSURANCE_TRANSFERRED,
+    Why.OTHER_TYPE: Reason.ERROR_REASON_INSURANCE_OTHER_TYPE,
+    Why.NOT_ACTIVE: Reason.ERROR_REASON_INSURANCE_NOT_ACTIVE,
+    Why.GRANTED_ELSEWHERE: Reason.ERROR_REASON_CHRONIC_GRANTED_ELSEWHERE,
+    Why.NOT_IN_FORCE: Reason.ERROR_REASON_CHRONIC_NOT_IN_FORCE,
+    Why.NOT_QUALIFIED: Reason.ERROR_REASON_CHRONIC_NOT_QUALIFIED,
+}
+
+
 def _refusal(refused: Refused, item: enrollment_pb2.IdentifyItem) -> Refusal:
-    if refused is Refused.NOT_ACTIVE:
-        insurance = chinese(types_pb2.InsuranceType.DESCRIPTOR, item.insurance)
-        return Refusal(Reason.ERROR_REASON_INSURANCE_NOT_ACTIVE, insurance=insurance)
-    if refused is Refused.NOT_QUALIFIED:
-        return Refusal(Reason.ERROR_REASON_CHRONIC_NOT_QUALIFIED, disease=item.disease_code)
-    return Refusal(Reason.ERROR_REASON_PERSON_NOT_IDENTIFIED)
+    refusal = Refusal(_REASONS[refused.why])
+    details = refusal.details
+    match refused.why:
+        case Why.SUSPENDED | Why.TRANSFERRED | Why.OTHER_TYPE | Why.NOT_ACTIVE:
+            details["insurance"] = chinese(types_pb2.InsuranceType.DESCRIPTOR, item.insurance)
+        case Why.GRANTED_ELSEWHERE | Why.NOT_IN_FORCE | Why.NOT_QUALIFIED:
+            details["disease"] = item.disease_code
+    if refused.since is not None:
+        details["since"] = refused.since.isoformat()
+    if refused.why is Why.OTHER_TYPE:
+        details["actual"] = chinese(types_pb2.InsuranceType.DESCRIPTOR, refused.insurance_type)
+    if refused.why in (Why.TRANSFERRED, Why.GRANTED_ELSEWHERE):
+        details["area"] = refused.area or "其他统筹区"
+    if refused.qualification is not None:
+        details["from"] = refused.qualification.start.isoformat()
+        details["until"] = str(refused.qualification.end or "长期")
+    return refusal
 
 
 def _identify_result(
@@ -309,5 +243,8 @@ def _identify_result(
             age=outcome.age,
             civil_servant=outcome.civil_servant,
             account_id=outcome.account_id,
+            insured_since=outcome.insured_since.isoformat(),
+            contracted_institution=outcome.contracted_institution,
+            chosen_institutions=outcome.chosen_institutions,
         ),
     )

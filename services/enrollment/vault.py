@@ -15,6 +15,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from services.enrollment.domain.identification import CredentialType
+from services.enrollment.domain.registration import Key
+from services.enrollment.domain.spelling import same_name, same_number, same_token
+
 SECRET_BYTES = 32
 _NONCE_BYTES = 12
 _VERSION = b"\x01"
@@ -35,15 +39,35 @@ class Vault:
 
     def encrypt(self, text: str, person_id: str, column: str) -> bytes:
         """AES-256-GCM; the ciphertext opens only for this person and column."""
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, text.encode("utf-8"), _bound_to(person_id, column))
-        return _VERSION + nonce + sealed
+        return self.seal(text.encode("utf-8"), person_id, column)
 
     def decrypt(self, sealed: bytes, person_id: str, column: str) -> str:
         """The text again; raises `cryptography.exceptions.InvalidTag` when it was moved."""
-        nonce = sealed[1 : 1 + _NONCE_BYTES]
-        text = self._cipher.decrypt(nonce, sealed[1 + _NONCE_BYTES :], _bound_to(person_id, column))
-        return text.decode("utf-8")
+        return self.open(sealed, person_id, column).decode("utf-8")
+
+    def seal(self, content: bytes, person_id: str, column: str) -> bytes:
+        """`encrypt` for bytes."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, content, _bound_to(person_id, column))
+        return _VERSION + nonce + sealed
+
+    def open(self, sealed: bytes, person_id: str, column: str) -> bytes:
+        """`decrypt` for bytes."""
+        nonce, sealed = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+        return self._cipher.decrypt(nonce, sealed, _bound_to(person_id, column))
+
+    def key(self, type_: CredentialType, number: str, area: str = "") -> Key:
+        """The key by which a credential is found; `area` counts for a personal number only.
+
+        Personal numbers are of the area's own system: two areas may give the same one.
+        """
+        if type_ is CredentialType.ELECTRONIC:
+            compared = same_token(number)
+        elif type_ is CredentialType.PERSONAL_NUMBER:
+            compared = f"{area}:{same_number(number)}"
+        else:
+            compared = same_number(number)
+        return Key(type_, self.number_index(type_, compared))
 
     def number_index(self, credential_type: int, number: str) -> bytes:
         """Blind index of a credential number in its compared form, 32 bytes."""
@@ -52,6 +76,13 @@ class Vault:
     def name_index(self, id_index: bytes, name: str) -> bytes:
         """Blind index of a name in its compared form: namesakes have different ones."""
         return _mac(self._name_key, id_index + name.encode("utf-8"))
+
+    def name_matches(self, id_index: bytes, name_index: bytes, name: str) -> bool | None:
+        """Whether `name` is that of the owner of the two indexes; None when none is given."""
+        compared = same_name(name)
+        if not compared:
+            return None
+        return hmac.compare_digest(self.name_index(id_index, compared), name_index)
 
     def audit_digest(self, *parts: object) -> bytes:
         """What an audit row keeps of personal content: comparable, not readable."""

@@ -1,21 +1,15 @@
-"""Reads a policy document as a person wrote it and says everything that is wrong, with its line.
-
-YAML is read as text, whole numbers, true and false, lists and maps; everything else (0.85,
-2024-01-01) stays text, so that the model can say which unit it wants. Aliases are followed, within
-limits; keys named twice are faults.
-"""
+"""Reads a policy document as a person wrote it and says everything that is wrong, with its line."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from infra.runtime import written
+from infra.runtime.written import NotYaml, Written, read_yaml
 from services.policy.domain.bounds import Bound, read_bounds
 from services.policy.domain.canonical import DocumentError
 from services.policy.domain.checking import Finding, Severity, check
@@ -23,13 +17,7 @@ from services.policy.domain.compiling import DocumentFaults, Fault, compile_docu
 from services.policy.domain.document import Document
 from services.policy.domain.opened import Opened, read_opened
 
-MAX_CHARACTERS = 1 << 20
-MAX_NODES = 100_000
-MAX_DEPTH = 30
 _NATIONAL = Path(__file__).parent / "national"
-_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
-_Path = tuple[str | int, ...]
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NotReadable(DocumentError):
@@ -56,21 +44,6 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """The data of a text, where each of its parts stands, and what YAML itself has wrong."""
-
-    data: dict[str, Any]
-    lines: Mapping[_Path, int]
-    faults: tuple[Fault, ...]
-
-    def line(self, path: _Path) -> int:
-        """The line of a part, or of the nearest part around it."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path, 1)
-
-
-@dataclass(frozen=True, slots=True)
 class Examined:
     """What came of reading, compiling and checking a text."""
 
@@ -90,30 +63,17 @@ class Examined:
 def read_text(path: Path) -> str:
     """The text of a file; raise `NotReadable`."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise NotReadable(0, "is not UTF-8 text: save it as UTF-8") from error
-    except OSError as error:
-        raise NotReadable(0, f"cannot be read: {error.strerror}") from error
+        return written.read_text(path)
+    except NotYaml as error:
+        raise NotReadable(error.line, error.fault) from error
 
 
-def read(text: str) -> Read:
+def read(text: str) -> Written:
     """The data of a YAML text; raise `NotReadable`."""
-    if len(text) > MAX_CHARACTERS:
-        raise NotReadable(0, f"has more than {MAX_CHARACTERS} characters")
     try:
-        node = yaml.compose(text, Loader=_LOADER)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise NotReadable(0 if mark is None else mark.line + 1, _syntax(error)) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise NotReadable(0, f"is no YAML: {error}") from error
-    if not isinstance(node, yaml.MappingNode):
-        line = 0 if node is None else node.start_mark.line + 1
-        raise NotReadable(line, "must be a map: lines of `key: value`")
-    walk = _Walk()
-    data = walk.value(node, ())
-    return Read(data, walk.lines, tuple(walk.faults))
+        return read_yaml(text)
+    except NotYaml as error:
+        raise NotReadable(error.line, error.fault) from error
 
 
 def examine(text: str) -> Examined:
@@ -133,8 +93,9 @@ def examine(text: str) -> Examined:
     else:
         findings = check(document, national_bounds())
     # What YAML has wrong explains what the model misses there.
-    spoilt = {fault.path for fault in found.faults}
-    every = [*found.faults, *(each for each in faults if each.path not in spoilt)]
+    own = [Fault(*each) for each in found.faults]
+    spoilt = {fault.path for fault in own}
+    every = [*own, *(each for each in faults if each.path not in spoilt)]
     problems = [
         Problem("error", found.line(fault.path), dotted(fault.path), fault.text) for fault in every
     ]
@@ -159,67 +120,11 @@ def read_document(path: Path) -> Document:
         raise DocumentError(where, error.fault) from error
     try:
         if found.faults:
-            raise DocumentFaults(found.faults)
+            raise DocumentFaults(tuple(Fault(*each) for each in found.faults))
         return compile_document(found.data)
     except DocumentFaults as error:
         where = f"{path}:{found.line(error.faults[0].path)}"
         raise DocumentError(where, str(error)) from error
-
-
-class _Walk:
-    """Takes nodes to data, noting the line of every path."""
-
-    def __init__(self) -> None:
-        self.lines: dict[_Path, int] = {}
-        self.faults: list[Fault] = []
-        self._nodes = 0
-
-    def value(self, node: Any, path: _Path) -> Any:
-        self._nodes += 1
-        line = node.start_mark.line + 1
-        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
-            raise NotReadable(line, "the document is too large or nested too deep")
-        self.lines.setdefault(path, line)
-        if isinstance(node, yaml.MappingNode):
-            return self._map(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*path, number)) for number, item in enumerate(node.value)]
-        return self._scalar(node, path)
-
-    def _map(self, node: Any, path: _Path) -> dict[str, Any]:
-        data: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.faults.append(Fault(path, f"line {line}: a key must be a word"))
-                continue
-            key = str(key_node.value)
-            where = (*path, key)
-            if where in self.lines:
-                text = f"stands twice, in line {self.lines[where]} and line {line}: keep one"
-                self.faults.append(Fault(where, text))
-                continue
-            self.lines[where] = line
-            value = self.value(value_node, where)
-            if value is not None:
-                data[key] = value
-        return data
-
-    def _scalar(self, node: Any, path: _Path) -> str | int | bool | None:
-        text = str(node.value)
-        if node.style:
-            return text
-        if not text or text in ("~", "null"):
-            self.faults.append(Fault(path, "is empty: write a value or remove the key"))
-            return None
-        if text in ("true", "false"):
-            return text == "true"
-        return int(text) if _WHOLE.fullmatch(text) else text
-
-
-def _syntax(error: yaml.MarkedYAMLError) -> str:
-    told = ", ".join(each for each in (error.context, error.problem) if each)
-    return f"is no YAML: {told}"
 
 
 @cache

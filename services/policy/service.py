@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from infra.runtime.background import Background
 from infra.runtime.call import Call
 from infra.runtime.clock import Clock
 from infra.runtime.database import Database
@@ -68,7 +69,9 @@ class PolicyService:
         """The greatest publication number seen, readable or not."""
         self._retirements = 0
         self._heard_ms: int | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            "policy list", self.refresh, rest=lambda: POLL_S, at_once=False
+        )
 
     @property
     def book(self) -> Book:
@@ -78,14 +81,11 @@ class PolicyService:
     async def start(self) -> None:
         """Load the documents and keep them fresh; raise when they cannot be loaded."""
         await self.refresh()
-        self._task = asyncio.create_task(self._keep_fresh(), name="policy-refresh")
+        self._background.start()
 
     async def stop(self) -> None:
         """End the background task."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._background.stop()
 
     async def refresh(self) -> None:
         """Hear the list once and load what has been published or retired since."""
@@ -102,16 +102,6 @@ class PolicyService:
             self._number = max((row.number for row in stored), default=self._number)
             self._retirements = max((row.number for row in retired), default=self._retirements)
         self._heard_ms = asked_ms
-
-    async def _keep_fresh(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_S)
-            try:
-                await self.refresh()
-            except (Refusal, DocumentError) as error:
-                _log.warning("policy list not heard", error=str(error))
-            except Exception:  # noqa: BLE001 - the task must outlive any fault; staleness refuses
-                _log.exception("policy list not heard")
 
     async def BatchCompute(
         self, request: policy_pb2.BatchComputeRequest, _: Call

@@ -13,7 +13,6 @@ Other differences (other bytes, settlements that only the nation has) are `yidi 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -21,12 +20,12 @@ from enum import Enum
 
 import structlog
 
+from infra.runtime.background import Background
 from infra.runtime.clock import SHANGHAI, Clock, instant, monotonic_us
 from infra.runtime.config import NATION
 from infra.runtime.differing import differing_figures, drill
 from infra.runtime.errors import Reason, Refusal
 from infra.runtime.journal import MAX_ENTRIES
-from infra.runtime.redact import where
 from services.settlement.store.comparing import ComparingStore, Decided
 from services.settlement.store.insured import InsuredStore
 from yidi.common.v1 import envelope_pb2
@@ -126,28 +125,25 @@ class Comparing:
         self._store = store
         self._nation = nation
         self._clock = clock
-        self._loop: asyncio.Task[None] | None = None
+        self._complete = False
+        """Whether the last look compared everything."""
+        self._background = Background(
+            "comparing",
+            self._round,
+            rest=lambda: EVERY_SECONDS if self._complete else AGAIN_SECONDS,
+        )
 
     def start(self) -> None:
         """Run until `stop`."""
-        self._loop = asyncio.get_running_loop().create_task(self._run())
+        self._background.start()
 
     async def stop(self) -> None:
         """End; another replica, or the next start, looks again."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._background.stop()
 
-    async def _run(self) -> None:
-        while True:
-            complete = False
-            try:
-                complete = not (await self.look()).not_compared
-            except Refusal as refusal:
-                _log.warning("comparing waits", reason=refusal.name)
-            except Exception as error:  # noqa: BLE001 - the next look may do better
-                _log.error("comparing failed", at=where(error))
-            await asyncio.sleep(EVERY_SECONDS if complete else AGAIN_SECONDS)
+    async def _round(self) -> None:
+        self._complete = False
+        self._complete = not (await self.look()).not_compared
 
     async def look(self, until_us: int | None = None) -> Looked:
         """Compare what is not known to be equal, and raise an alarm for each finding.

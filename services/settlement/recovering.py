@@ -22,6 +22,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from infra.runtime.background import Background
 from infra.runtime.clock import Clock, business_day, instant, new_id
 from infra.runtime.contract import REVISION
 from infra.runtime.errors import Refusal
@@ -63,30 +64,19 @@ class Recovery:
         self._random = random
         self._asking: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._undoing: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._background = Background("recovery", self.tick, rest=lambda: EVERY_SECONDS)
 
     def start(self) -> None:
         """Run until `stop`."""
-        self._loop = asyncio.get_running_loop().create_task(self._run())
+        self._background.start()
 
     async def stop(self) -> None:
         """End; what is under way is left to whoever comes next."""
+        await self._background.stop()
         tasks = [*self._asking.values(), *self._undoing.values()]
-        if self._loop is not None:
-            tasks.append(self._loop)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.tick()
-            except Refusal as refusal:
-                _log.warning("recovery waits", reason=refusal.name)
-            except Exception as error:  # noqa: BLE001 - the next round may do better
-                _log.error("recovery failed", at=where(error))
-            await asyncio.sleep(EVERY_SECONDS)
 
     async def tick(self) -> None:
         """Sweep, start asking every site that has doubtful rows, carry out cancellations."""

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import protovalidate
@@ -30,7 +31,7 @@ from infra.runtime.errors import Reason, Refusal
 from infra.runtime.rules_zh import describe
 from infra.runtime.telemetry import Stopwatch
 from services.settlement.answers import stored_answer, undecided
-from services.settlement.domain.balance import ABSENT, FIELDS, ZERO, Chain, Row
+from services.settlement.domain.balance import ABSENT, FIELDS, ZERO, Chain, PersonKey, Row
 from services.settlement.domain.states import Decision
 from services.settlement.domain.undo import (
     Refused,
@@ -42,6 +43,7 @@ from services.settlement.domain.undo import (
 from services.settlement.domain.window import inside_window
 from services.settlement.store.insured import RACE, InsuredStore, NewDecision, Reading, UnitWrite
 from services.settlement.store.resolution import ResolutionStore, StoredOriginal
+from services.settlement.turns import Turns
 from yidi.common.v1 import amounts_pb2, envelope_pb2, types_pb2
 from yidi.settlement.v1 import payload_pb2
 
@@ -65,13 +67,14 @@ class _Undo:
 
 
 class Undoer:
-    """Decides batches of undos; holds no state between them."""
+    """Decides batches of undos; holds no state between them but whose turn it is."""
 
     def __init__(self, *, store: InsuredStore, resolution: ResolutionStore, clock: Clock) -> None:
         self._store = store
         self._resolution = resolution
         self._clock = clock
         self._validator = protovalidate.Validator()
+        self._turns = Turns()
 
     async def exchange(
         self, envelopes: Sequence[envelope_pb2.Envelope]
@@ -88,7 +91,12 @@ class Undoer:
         watch.lap(types_pb2.HOP_INSURED)
         lost: Counter[str] = Counter()
         while waiting:
-            raced, waiting = await self._attempt(waiting, results)
+            originals = await self._resolution.originals(
+                list({undo.payload.undoes: None for undo in waiting})
+            )
+            async with self._turns.take(waiting, partial(_person, originals)) as (turn, others):
+                raced, later = await self._attempt(turn, originals, results)
+            waiting = [*later, *others]
             lost.update(undo.id for undo in raced)
             for undo in raced:
                 if lost[undo.id] < ATTEMPTS:
@@ -125,12 +133,12 @@ class Undoer:
         return _Undo(envelope, payload, monotonic_us() + envelope.remaining_ms * 1000)
 
     async def _attempt(
-        self, undos: list[_Undo], results: dict[str, envelope_pb2.ExchangeResult]
+        self,
+        undos: list[_Undo],
+        originals: Mapping[str, StoredOriginal],
+        results: dict[str, envelope_pb2.ExchangeResult],
     ) -> tuple[list[_Undo], list[_Undo]]:
         """Read and decide; return the undos that lost a race, and those whose turn comes next."""
-        originals = await self._resolution.originals(
-            list({undo.payload.undoes: None for undo in undos})
-        )
         persons = {o.person: None for o in originals.values() if o.person is not None}
         accounts = {
             account[0]: None
@@ -167,6 +175,11 @@ class Undoer:
             if undo.id in written:
                 results[undo.id] = batch.answers[undo.id]
         return raced, later
+
+
+def _person(originals: Mapping[str, StoredOriginal], undo: _Undo) -> PersonKey | None:
+    original = originals.get(undo.payload.undoes)
+    return original.person if original is not None else None
 
 
 class _Batch:

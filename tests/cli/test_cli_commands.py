@@ -48,8 +48,8 @@ def shown(yidi: Any, settlement_id: str) -> Any:
 
 
 def final(yidi: Any, settlement_id: str, *, undone: bool = False) -> Any:
-    """What is shown once recovery is done: asked again until then, for at most 15 s."""
-    until = datetime.now(UTC) + timedelta(seconds=15)
+    """What is shown once recovery is done: asked again until then, for at most a minute."""
+    until = datetime.now(UTC) + timedelta(seconds=60)
     while True:
         facts = shown(yidi, settlement_id)
         done = facts["state"] == "completed" and (
@@ -131,6 +131,19 @@ def test_reverse_in_doubt_is_carried_out_by_recovery(
     assert undo["kind"] == "reversal"
     assert undo["undoes"] == row["settlement_id"]
     assert yidi("verify").returncode == 0
+
+
+def test_show_while_an_undo_is_named_and_not_yet_begun(yidi: Any, sql: Any, visit: Path) -> None:
+    """PROTOCOL §2: its id is on the original before it has a row; without a row nothing is sent."""
+    settlement_id = settle(yidi, visit)
+    row = "settlement.care_journal SET cancel_requested = $2, undone_by = $3 WHERE settlement_id"
+    # Recovery leaves it alone: it has no next attempt.
+    sql("110000", f"UPDATE {row} = $1", settlement_id, True, uuid4())
+    try:
+        facts = shown(yidi, settlement_id)
+    finally:
+        sql("110000", f"UPDATE {row} = $1", settlement_id, False, None)
+    assert facts["sentence"] == "已完成，并已请求撤销：即将自动撤销，请勿重复退费。"
 
 
 @pytest.mark.parametrize(("command", "kind"), [("reverse", "冲正"), ("refund", "退费")])

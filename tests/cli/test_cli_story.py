@@ -27,8 +27,8 @@ def test_a_visit_ends_by_today_within_one_year(today: date, nights: int) -> None
 def test_the_story_has_the_visits_of_the_demo() -> None:
     cases = [chapter.case for chapter in STORY]
     assert len(set(cases)) == len(cases)
-    refused = [chapter for chapter in STORY if chapter.after_refusal is not None]
-    assert [chapter.case for chapter in refused] == ["planned_without_filing"]
+    guided = [chapter for chapter in STORY if chapter.guided is not None]
+    assert [chapter.case for chapter in guided] == ["planned_without_filing"]
     assert {chapter.visit.care_site for chapter in STORY} == {"110000", "440000", "370000"}
     emergency = next(c for c in STORY if c.case == "emergency_without_filing")
     assert emergency.filing is None

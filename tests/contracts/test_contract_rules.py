@@ -20,6 +20,7 @@ from infra.runtime.config import ROLES
 from infra.runtime.contract import methods, owned_fields
 from infra.runtime.rules_zh import _TEXTS
 from yidi.common.v1 import options_pb2
+from yidi.filing.v1.desk_pb2 import DeskPayload
 from yidi.settlement.v1.payload_pb2 import ExchangePayload
 
 METHODS = [pytest.param(method, id=method.full_name) for method in all_methods()]
@@ -112,6 +113,7 @@ def _reachable(message: Descriptor, seen: dict[str, Descriptor]) -> dict[str, De
 def _asked() -> list[Descriptor]:
     """Every message that a request may hold; the payload of an envelope is one, too."""
     found = _reachable(ExchangePayload.DESCRIPTOR, {})
+    _reachable(DeskPayload.DESCRIPTOR, found)
     for method in all_methods():
         _reachable(method.input_type, found)
     return list(found.values())
@@ -133,7 +135,12 @@ def test_every_area_site_and_institution_that_a_caller_names_has_been_thought_of
     """Codes in requests are owned, or listed here with the reason why they are not."""
     free = {
         # The question is about another place.
+        "yidi.enrollment.v1.Qualification.granted_area",
+        "yidi.enrollment.v1.Transfer.to_area",
+        "yidi.filing.v1.Application.care_place",
+        "yidi.filing.v1.Change.care_place",
         "yidi.filing.v1.CreateFilingItem.care_place",
+        "yidi.filing.v1.GuidanceQuestion.care_place",
         "yidi.settlement.v1.GetCareJournalDigestRequest.insured_site",
         "yidi.settlement.v1.GetInsuredJournalDigestRequest.care_site",
         # The nation compares the pair with its caller.

@@ -105,8 +105,8 @@ def test_demo_inpatient_benefit_is_the_areas_own(story: dict[str, Any], case: st
     assert row["funds"] == {"hifp_pay": rounded(Fraction(above * PERCENT[case], 100))}
 
 
-def test_demo_planned_visit_is_refused_then_filed_and_settled(story: dict[str, Any]) -> None:
-    """S4-11: filed before discharge, it is settled directly, as other temporary."""
+def test_demo_unfiled_patient_is_guided_filed_and_settled(story: dict[str, Any]) -> None:
+    """S0-19, S4-11: the hospital files for the patient before discharge, then settles directly."""
     (refusal,) = story["refusals"]
     assert list(refusal) == ["case", "reason", "message", "next_step"]
     assert refusal["case"] == "planned_without_filing"
@@ -134,7 +134,12 @@ def test_demo_story_fits_the_terminal(yidi: Any, columns: int) -> None:
     assert [line for line in ran.stdout.splitlines() if cell_len(line.rstrip()) > columns] == []
     words = re.sub(r"\s+", "", ran.stdout)
     # S4-11: the late filing is marked; each step has its clause and how well it is founded.
-    for text in ("补办备案latefiling", "官方湛医保〔2023〕11号二(六)", "转载济宁职工医保待遇汇总"):
+    for text in (
+        "已备案其他跨省临时外出就医人员，",
+        "补办备案latefiling",
+        "官方湛医保〔2023〕11号二(六)",
+        "转载济宁职工医保待遇汇总",
+    ):
         assert text in words
     assert "…" not in ran.stdout.replace("sha256", "").replace("… 示例", "").replace("… 转载", "")
     assert "逐位相同" in ran.stdout

@@ -37,7 +37,7 @@ def run(home: Path, *arguments: str, **environment: str) -> subprocess.Completed
 
 
 def test_up_status_settle_down(home: Path) -> None:
-    started = run(home, "up", "--detach", YIDI_BASE_PORT=str(free_block(home)))
+    started = run(home, "up", "--detach", YIDI_BASE_PORT=str(free_block()))
     try:
         assert started.returncode == 0, started.stderr
         assert "registering the sample people" in started.stderr

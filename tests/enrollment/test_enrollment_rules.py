@@ -18,12 +18,15 @@ from services.enrollment.domain.identification import (
     CredentialType,
     Found,
     Identified,
-    Insurance,
+    Insured,
     Refused,
+    Why,
     identify,
 )
+from services.enrollment.domain.qualification import Qualification
 from services.enrollment.domain.registration import Key, Known, Membership, Registration, plan
 from services.enrollment.domain.spelling import same_name
+from services.enrollment.domain.status import InsuredStatus, Spell, registered
 from services.enrollment.vault import Vault
 from yidi.common.v1 import types_pb2
 
@@ -97,64 +100,157 @@ def test_spellings_of_one_name(spelling: str):
 
 
 def test_credential_numbers_are_those_of_the_contract():
-    for kind in CredentialType:
+    """The personal number is none of the contract's: no message can ask by it at a counter."""
+    inside = set(CredentialType) - {CredentialType.PERSONAL_NUMBER}
+    assert CredentialType.PERSONAL_NUMBER not in types_pb2.CredentialType.values()
+    for kind in inside:
         assert types_pb2.CredentialType.Name(kind) == f"CREDENTIAL_TYPE_{kind.name}"
 
 
-INSURANCE = Insurance(
-    person_class=types_pb2.PERSON_CLASS_RETIRED,
-    active_from=date(2020, 1, 1),
-    active_until=date(2026, 12, 31),
-    civil_servant=True,
-)
+EMPLOYEE, RESIDENT = types_pb2.INSURANCE_TYPE_EMPLOYEE, types_pb2.INSURANCE_TYPE_RESIDENT
+AREA, ELSEWHERE = "440800", "440100"
+NORMAL = InsuredStatus.NORMAL
+AT_HOME = (AREA, EMPLOYEE)
 FOUND = Found(
     person_id=PERSON,
     id_index=b"i" * 32,
     name_index=b"n" * 32,
     birth_date=date(1960, 5, 1),
-    in_area=True,
-    insurance=INSURANCE,
-    qualified=False,
+    replaced_on=None,
+    statuses={AT_HOME: registered(date(2020, 1, 1), date(2026, 12, 31))},
+    insured=Insured(types_pb2.PERSON_CLASS_RETIRED, True, "H44080000001"),
+    qualifications=(),
     account_id=OTHER,
 )
 CARD, TOKEN = CredentialType.ID_CARD, CredentialType.ELECTRONIC
 DAY = date(2026, 11, 21)
 
 
+def _ask(found, credential=TOKEN, name_matches=None, day=DAY, disease=False, **asked):
+    facts = {"area": AREA, "insurance_type": EMPLOYEE} | asked
+    return identify(
+        found,
+        credential=credential,
+        name_matches=name_matches,
+        day=day,
+        disease_asked=disease,
+        **facts,
+    )
+
+
+def _statuses(*spells: tuple[date, InsuredStatus]) -> Found:
+    own = tuple(Spell(start, status) for start, status in spells)
+    return replace(FOUND, statuses={AT_HOME: own})
+
+
+SUSPENDED = _statuses(
+    (date(2020, 1, 1), NORMAL),
+    (date(2026, 3, 1), InsuredStatus.SUSPENDED),
+    (date(2026, 4, 1), InsuredStatus.SUSPENDED),
+)
+TRANSFERRED = replace(
+    FOUND,
+    statuses={
+        AT_HOME: (
+            Spell(date(2020, 1, 1), NORMAL),
+            Spell(date(2026, 3, 1), InsuredStatus.TRANSFERRED, ELSEWHERE),
+        ),
+        (ELSEWHERE, EMPLOYEE): (Spell(date(2026, 3, 1), NORMAL),),
+    },
+)
+
+
 @pytest.mark.parametrize(
-    ("found", "credential", "name_matches", "day", "disease", "expected"),
+    ("found", "credential", "name_matches"),
     [
-        (None, TOKEN, None, DAY, False, Refused.NOT_IDENTIFIED),
-        (replace(FOUND, in_area=False), TOKEN, None, DAY, False, Refused.NOT_IDENTIFIED),
-        (FOUND, TOKEN, False, DAY, False, Refused.NOT_IDENTIFIED),
-        (FOUND, CARD, None, DAY, False, Refused.NOT_IDENTIFIED),
-        (FOUND, CredentialType.SOCIAL_SECURITY_CARD, None, DAY, False, Refused.NOT_IDENTIFIED),
+        (None, TOKEN, None),
+        (FOUND, TOKEN, False),
+        (FOUND, CARD, None),
+        (FOUND, CredentialType.SOCIAL_SECURITY_CARD, None),
         # A near miss is explained only to those who know the name.
-        (replace(FOUND, insurance=None), CARD, False, DAY, True, Refused.NOT_IDENTIFIED),
-        (replace(FOUND, insurance=None), CARD, True, DAY, False, Refused.NOT_ACTIVE),
-        (FOUND, CARD, True, date(2019, 12, 31), False, Refused.NOT_ACTIVE),
-        (FOUND, CARD, True, date(2027, 1, 1), False, Refused.NOT_ACTIVE),
-        (FOUND, CARD, True, DAY, True, Refused.NOT_QUALIFIED),
+        (SUSPENDED, CARD, False),
+        (replace(FOUND, replaced_on=DAY), CARD, False),
+        (TRANSFERRED, CARD, False),
     ],
 )
-def test_refused_identifications(found, credential, name_matches, day, disease, expected):
+@pytest.mark.parametrize("disease", [False, True])
+def test_unidentified_people(found, credential, name_matches, disease):
     """S0-18, S4-27: the credential is checked before anything is said of the person."""
-    outcome = identify(
-        found, credential=credential, name_matches=name_matches, day=day, disease_asked=disease
-    )
-    assert outcome is expected
+    outcome = _ask(found, credential, name_matches, disease=disease)
+    assert outcome == Refused(Why.NOT_IDENTIFIED)
+
+
+def test_who_never_was_in_the_area_is_not_identified():
+    """Also when the person is insured elsewhere in the province."""
+    assert _ask(FOUND, area=ELSEWHERE) == Refused(Why.NOT_IDENTIFIED)
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "expected"),
+    [
+        (FOUND, {"day": date(2019, 12, 31)}, Refused(Why.NOT_ACTIVE)),
+        (FOUND, {"day": date(2027, 1, 1)}, Refused(Why.NOT_ACTIVE)),
+        (SUSPENDED, {}, Refused(Why.SUSPENDED, since=date(2026, 3, 1))),
+        (TRANSFERRED, {}, Refused(Why.TRANSFERRED, since=date(2026, 3, 1), area=ELSEWHERE)),
+        (FOUND, {"insurance_type": RESIDENT}, Refused(Why.OTHER_TYPE, insurance_type=EMPLOYEE)),
+        (SUSPENDED, {"insurance_type": RESIDENT}, Refused(Why.NOT_ACTIVE)),
+        (replace(FOUND, replaced_on=DAY), {}, Refused(Why.REPLACED, since=DAY)),
+        (FOUND, {"disease": True}, Refused(Why.NOT_QUALIFIED)),
+    ],
+)
+def test_near_misses(found, asked, expected):
+    """Told only after the person is known; the first that stands in the way."""
+    assert _ask(found, **asked) == expected
+
+
+HOME = Qualification("M03900", date(2026, 1, 1), date(2026, 10, 31), AREA, ("H44080000001",))
+FAR = Qualification("M03900", date(2026, 1, 1), None, ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("qualifications", "day", "expected"),
+    [
+        ([HOME, FAR], DAY, Refused(Why.NOT_IN_FORCE, qualification=HOME)),
+        ([HOME], date(2025, 12, 31), Refused(Why.NOT_IN_FORCE, qualification=HOME)),
+        ([FAR], DAY, Refused(Why.GRANTED_ELSEWHERE, area=ELSEWHERE)),
+        ([FAR], date(2025, 12, 31), Refused(Why.NOT_QUALIFIED)),
+        ([replace(HOME, end=date(2025, 12, 31))], DAY, Refused(Why.NOT_QUALIFIED)),
+    ],
+)
+def test_qualifications_that_do_not_count(qualifications, day, expected):
+    """DOMAIN §1.2: a qualification counts only when the insured place granted it."""
+    found = replace(FOUND, qualifications=tuple((AT_HOME, one) for one in qualifications))
+    assert _ask(found, day=day, disease=True) == expected
+
+
+def test_a_qualification_of_the_former_area_does_not_come_along():
+    found = replace(TRANSFERRED, qualifications=((AT_HOME, replace(HOME, end=None)),))
+    outcome = _ask(found, area=ELSEWHERE, disease=True)
+    assert outcome == Refused(Why.GRANTED_ELSEWHERE, area=AREA)
 
 
 @pytest.mark.parametrize("day", [date(2020, 1, 1), date(2026, 12, 31)])
 @pytest.mark.parametrize(("credential", "name_matches"), [(CARD, True), (TOKEN, None)])
 def test_identified(day, credential, name_matches):
     """S0-17: e-credential or card; both days of the insurance count."""
-    outcome = identify(
-        FOUND, credential=credential, name_matches=name_matches, day=day, disease_asked=False
+    assert _ask(FOUND, credential, name_matches, day) == Identified(
+        person_id=PERSON,
+        person_class=types_pb2.PERSON_CLASS_RETIRED,
+        age=age_on(FOUND.birth_date, day),
+        civil_servant=True,
+        account_id=OTHER,
+        insured_since=date(2020, 1, 1),
+        contracted_institution="H44080000001",
+        chosen_institutions=(),
     )
-    assert outcome == Identified(
-        PERSON, types_pb2.PERSON_CLASS_RETIRED, age_on(FOUND.birth_date, day), True, OTHER
-    )
+
+
+def test_a_replaced_card_serves_what_was_begun_with_it():
+    """S4-46: a change of number does not break business in flight."""
+    found = replace(FOUND, replaced_on=DAY, qualifications=((AT_HOME, HOME),))
+    outcome = _ask(found, CARD, True, date(2026, 10, 31), disease=True)
+    assert isinstance(outcome, Identified)
+    assert outcome.chosen_institutions == HOME.chosen_institutions
 
 
 @given(st.lists(st.integers(0, 20_000), min_size=1, max_size=80))
@@ -197,7 +293,13 @@ def test_blind_indexes_depend_on_key_type_and_owner():
     assert vault.name_index(b"1" * 32, "王") != vault.name_index(b"2" * 32, "王")
 
 
-MEMBERSHIP = Membership(INSURANCE, frozenset({"M03900"}))
+MEMBERSHIP = Membership(
+    person_class=types_pb2.PERSON_CLASS_RETIRED,
+    civil_servant=True,
+    contracted_institution="",
+    statuses=registered(date(2020, 1, 1), None),
+    qualifications=frozenset({HOME}),
+)
 NOTHING = Known(None, None, (), None)
 REGISTRATIONS = st.lists(
     st.builds(
@@ -223,7 +325,7 @@ def _registration(number: int, facts: tuple[int, int, int | None, str, bool]) ->
         other_credentials=others,
         area=area,
         insurance_type=1,
-        membership=replace(MEMBERSHIP, insurance=replace(INSURANCE, civil_servant=civil)),
+        membership=replace(MEMBERSHIP, civil_servant=civil),
     )
 
 

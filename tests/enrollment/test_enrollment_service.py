@@ -136,9 +136,14 @@ async def test_near_misses_are_explained_after_identification(service, call, peo
         question(ELECTRONIC, token, disease_code="M01600", day="2026-06-30"),
         question(ELECTRONIC, token, day="2026-02-31"),
     )
-    assert ended.name == resident.name == "INSURANCE_NOT_ACTIVE"
-    assert ended.details == {"insurance": "职工基本医疗保险"}
-    assert resident.details == {"insurance": "城乡居民基本医疗保险"}
+    assert (ended.name, ended.details) == (
+        "INSURANCE_NOT_ACTIVE",
+        {"insurance": "职工基本医疗保险"},
+    )
+    assert (resident.name, resident.details) == (
+        "INSURANCE_OTHER_TYPE",
+        {"insurance": "城乡居民基本医疗保险", "actual": "职工基本医疗保险"},
+    )
     assert (sick.name, sick.details) == ("CHRONIC_NOT_QUALIFIED", {"disease": "M01600"})
     assert (invalid.name, invalid.details["field"]) == ("DAY_INVALID", "day")
 
@@ -216,7 +221,7 @@ async def test_only_refused_identifications_are_audited(service, call, people, a
     assert {(row["actor"], row["action"], row["subject"]) for row in rows} == {
         (HOSPITAL, "identify not_identified", ""),
         (call.caller.spiffe_id, "identify not_identified", person_id),
-        (HOSPITAL, "identify not_active", person_id),
+        (HOSPITAL, "identify other_type", person_id),
     }
     assert {row["at"].timestamp() * 1000 for row in rows} == {clock.ms}
     assert all(len(row["digest"]) == 32 for row in rows)
@@ -237,7 +242,7 @@ async def test_names_and_numbers_are_nowhere_in_clear(service, call, people, adm
     tables = await admin.fetch(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'enrollment'"
     )
-    assert len(tables) == 7
+    assert len(tables) >= 10
     for (table,) in tables:
         for (row,) in await admin.fetch(f"SELECT t::text FROM enrollment.{table} AS t"):
             assert not any(text in row for text in secrets + hidden)
@@ -273,6 +278,107 @@ async def test_a_registration_lists_every_fault_at_once(service, call, people):
         Refusal.from_status(one.error).name for one in response.results if one.HasField("error")
     }
     assert names == {"MESSAGE_INVALID", "DAY_INVALID"}
+
+
+async def test_what_a_registration_says_of_the_relation(service, call, people):
+    """S4-17: qualifications with days and the place that granted them; primary institution."""
+    person = next(people)
+    item = registration(
+        person,
+        personal_number="44080012345",
+        contracted_institution="H44080000002",
+        qualifications=[
+            enrollment_pb2.Qualification(
+                disease_code=code,
+                start_date=start,
+                end_date=end,
+                granted_area=area,
+                chosen_institutions=chosen,
+            )
+            for code, start, end, area, chosen in (
+                ("M03900", "2024-01-01", "2025-12-31", AREA, ["H44080000009"]),
+                ("M03900", "2026-01-01", "", AREA, ["H44080000001", "H44080000002"]),
+                ("M01600", "2025-01-01", "2026-06-30", AREA, []),
+                ("M00500", "2025-01-01", "", "440100", []),
+            )
+        ],
+    )
+    (person_id,) = await register(service, call, item)
+    assert await register(service, call, item) == [person_id]
+    token = person.electronic_token
+    first, second, expired, early, elsewhere = await identify(
+        service,
+        call,
+        question(ELECTRONIC, token, disease_code="M03900"),
+        question(ELECTRONIC, token, disease_code="M03900", day="2025-12-31"),
+        question(ELECTRONIC, token, disease_code="M01600"),
+        question(ELECTRONIC, token, disease_code="M03900", day="2023-12-31"),
+        question(ELECTRONIC, token, disease_code="M00500"),
+    )
+    assert first.chosen_institutions == ["H44080000001", "H44080000002"]
+    assert second.chosen_institutions == ["H44080000009"]
+    assert (first.contracted_institution, first.insured_since) == ("H44080000002", "2020-01-01")
+    assert (expired.name, expired.details) == (
+        "CHRONIC_NOT_IN_FORCE",
+        {"disease": "M01600", "from": "2025-01-01", "until": "2026-06-30"},
+    )
+    assert (early.name, early.details["from"]) == ("CHRONIC_NOT_IN_FORCE", "2024-01-01")
+    assert (elsewhere.name, elsewhere.details) == (
+        "CHRONIC_GRANTED_ELSEWHERE",
+        {"disease": "M00500", "area": "440100"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "fault"),
+    [
+        ([("2026-01-01", "2025-12-31")], "慢特病资格的终止日期不能早于开始日期"),
+        ([("2025-01-01", "2026-01-01"), ("2026-01-01", "")], "同一病种的慢特病资格日期不能重叠"),
+        ([("2025-01-01", ""), ("2026-01-01", "")], "同一病种的慢特病资格日期不能重叠"),
+    ],
+)
+async def test_qualifications_that_cannot_be(service, call, people, days, fault):
+    item = registration(
+        next(people),
+        qualifications=[
+            enrollment_pb2.Qualification(
+                disease_code="M03900", start_date=start, end_date=end, granted_area=AREA
+            )
+            for start, end in days
+        ],
+    )
+    (refusal,) = await register(service, call, item)
+    assert refusal.name == "MESSAGE_INVALID"
+    assert [one.description for one in refusal.violations] == [fault]
+
+
+async def test_two_areas_may_give_the_same_personal_number(service, call, people):
+    """人员编号 are of the area's own system; in one area a number has one owner."""
+    first, second, third = islice(people, 3)
+    answers = await register(
+        service,
+        call,
+        registration(first, personal_number="A0000001"),
+        registration(second, personal_number="A0000001", insured_area="440100"),
+        registration(third, personal_number="A0000001"),
+    )
+    assert len({answers[0], answers[1]}) == 2
+    assert answers[2].name == "PARTICIPANT_CONFLICT"
+
+
+async def test_one_person_has_one_account_at_the_site(service, call, people):
+    person = next(people)
+    await register(service, call, registration(person, active_until="2025-12-31"))
+    item = registration(person, insured_area="440100", active_from="2026-01-01")
+    await register(service, call, item)
+    before, after = await identify(
+        service,
+        call,
+        question(ELECTRONIC, person.electronic_token, day="2025-12-31"),
+        question(ELECTRONIC, person.electronic_token, insured_area="440100"),
+    )
+    assert before.account_id == after.account_id != ""
+    assert after.insured_since == "2026-01-01"
 
 
 async def test_registrations_that_contradict_what_is_known(service, call, people, admin):
@@ -340,9 +446,9 @@ async def test_concurrent_registrations_make_one_person(database, clock, call, p
     [
         "UPDATE enrollment.participant SET birth_date = '2000-01-01'",
         "DELETE FROM enrollment.audit",
-        "UPDATE enrollment.credential SET type = 1",
+        "UPDATE enrollment.credential SET person_id = person_id",
         "CREATE TABLE enrollment.more (id int)",
-        "TRUNCATE enrollment.insurance",
+        "TRUNCATE enrollment.relation",
     ],
 )
 async def test_the_app_role_can_only_add_and_read(database, statement):

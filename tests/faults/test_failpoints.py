@@ -136,8 +136,8 @@ async def test_arming_and_disarming_reach_a_running_process(tmp_path: Path) -> N
 
 
 async def soon(points: Failpoints, *, failing: bool) -> bool:
-    """Whether the place fails, or no longer does, within two seconds."""
-    until_us = monotonic_us() + 2_000_000
+    """Whether the place fails, or no longer does, as soon as it should."""
+    until_us = monotonic_us() + 30_000_000
     while monotonic_us() < until_us:
         if await fails(points) is failing:
             return True
@@ -173,7 +173,7 @@ async def test_late_items_are_sent_when_nobody_waits(tmp_path: Path) -> None:
     sender = Sender()
     assert await hop(FolderFailpoints(tmp_path, site="440000"), sender) == IDS[:1]
     assert sender.sent == [IDS[:1]]
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await sender.twice.wait()
     assert sender.sent[1] == IDS[1:]
 

@@ -231,9 +231,13 @@ def test_inside_a_site_the_nation_hears_nothing() -> None:
 def test_errors_that_nobody_foresaw_are_found_in_the_logs(tmp_path: Path) -> None:
     lines = [
         '{"event": "internal", "method": "/a/B", "at": ["KeyError", "x.py:1 f"]}',
-        '{"event": "recovery waits", "reason": "DATABASE_UNAVAILABLE"}',
+        '{"event": "background waits", "work": "recovery", "reason": "DATABASE_UNAVAILABLE"}',
+        '{"event": "background failed", "work": "recovery", "at": ["KeyError", "y.py:2 g"]}',
         "Traceback of a library",
         '{"event": "inter',
     ]
     (tmp_path / "440000-4.log").write_text("\n".join(lines), encoding="utf-8")
-    assert list(unforeseen(tmp_path)) == ["440000-4: internal /a/B: KeyError, x.py:1 f"]
+    assert list(unforeseen(tmp_path)) == [
+        "440000-4: internal /a/B: KeyError, x.py:1 f",
+        "440000-4: background failed recovery: KeyError, y.py:2 g",
+    ]

@@ -172,7 +172,7 @@ async def test_postgresql_of_the_insured_site_dies_during_the_decide_statement(
                 )
             )
 
-        await until(waits, within_s=5)
+        await until(waits, within_s=30)
         breakable.network.databases[GUANGDONG].kill()
     await calling
     settlement_id = await _id_of(breakable, request)
@@ -215,7 +215,7 @@ async def test_postgresql_of_the_nation_dies(breakable: RealNetwork, patient: Pa
     )
     request = breakable.request(patient)
     calling = asyncio.create_task(_lost(breakable.settle(request)))
-    await until(lambda: _fired(folder), within_s=5)
+    await until(lambda: _fired(folder), within_s=30)
     breakable.network.databases[NATION].kill()
     await calling
     settlement_id = await _id_of(breakable, request)
@@ -298,8 +298,10 @@ async def test_recovery_dies_between_naming_an_undo_and_opening_it(
     settlement_id = await _id_of(breakable, request)
     cancelled = await _lost(_reverse(breakable, settlement_id, timeout=CALL_S))
     assert cancelled.name == "OUTCOME_PENDING"
-    breakable.start([nation])
-    dead = await breakable.killed(BEIJING, "settlement", within_s=15)
+    # Recovery may be on its way, and die, before everything else serves.
+    dying = [child.plan.name for child in breakable.children(BEIJING, "settlement")]
+    breakable.start([nation], without=dying)
+    dead = await breakable.killed(BEIJING, "settlement", within_s=30)
     assert await _held(breakable, settlement_id) == Held("COMPLETED", True, "COMMITTED")
     (named,) = await breakable.rows(
         BEIJING,
@@ -312,7 +314,7 @@ async def test_recovery_dies_between_naming_an_undo_and_opening_it(
     async def free() -> bool:
         return await _bill_state(breakable, request) == "UNDONE"
 
-    await until(free, within_s=15)
+    await until(free, within_s=30)
     await breakable.nothing_open()
     (undo_id,) = await _undos(breakable, settlement_id)
     assert undo_id != named["id"]
@@ -338,7 +340,7 @@ async def test_a_commit_delayed_past_abort_is_refused(
     tombstone = Held("ABORTED", False, "ABORTED")
     assert await _held(breakable, settlement_id) == tombstone
     assert await _fired(folder, "answers") == 1
-    await until(lambda: _fired(folder, "answers", at_least=2), within_s=10)
+    await until(lambda: _fired(folder, "answers", at_least=2), within_s=30)
     assert await _held(breakable, settlement_id) == tombstone
     assert await _accumulators(breakable, patient) == paid
     await _final(breakable, request, "ABORTED")
@@ -360,7 +362,7 @@ async def test_the_caller_cancels(breakable: RealNetwork, patient: Patient, plac
     folder = await _arm(breakable, Fault(place=place, action=Action.DELAY, ms=500))
     request = breakable.request(patient)
     calling = asyncio.create_task(breakable.settle(request))
-    await until(lambda: _fired(folder), within_s=5)
+    await until(lambda: _fired(folder), within_s=30)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
@@ -378,7 +380,7 @@ async def test_one_site_is_a_black_hole(breakable: RealNetwork, patient: Patient
     proxies = breakable.network.proxies
     assert proxies is not None
     proxies.set(f"{NATION}-{GUANGDONG}", "blackhole")
-    await until(lambda: _refused_at_the_door(breakable, patient), within_s=15)
+    await until(lambda: _refused_at_the_door(breakable, patient), within_s=30)
     before = await _census(breakable)
     refusals = await outcomes(
         breakable.settle(breakable.request(patient), timeout=CALL_S) for _ in range(5)
@@ -436,7 +438,7 @@ async def test_the_handler_comes_back_after_two_recoverers(
     assert await _held(breakable, settlement_id) == Held("PENDING", True, "COMMITTED")
     await breakable.nothing_open()
     assert await _fired(folder, "closes") == 1
-    await until(lambda: _fired(folder, "closes", at_least=2), within_s=10)
+    await until(lambda: _fired(folder, "closes", at_least=2), within_s=30)
     await _final(breakable, request, "COMPLETED")
     assert await _closed(breakable, settlement_id) == ["IN_DOUBT", "COMPLETED"]
 
@@ -463,7 +465,7 @@ async def _arm(net: RealNetwork, fault: Fault, name: str = "fault") -> Path:
     async def looked() -> bool:
         return monotonic_us() - begun_us > 60_000
 
-    await until(looked, within_s=1)
+    await until(looked, within_s=30)
     return folder
 
 

@@ -22,6 +22,8 @@ class Way:
 
 WAY = Way("a-b", f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
 received: list[bytes] = []
+heard = asyncio.Event()
+"""Something has been received."""
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +37,13 @@ def proxies() -> Iterator[Proxies]:
 async def echo(proxies: Proxies) -> AsyncIterator[None]:
     """What is beyond the proxy: it answers each line with itself."""
     received.clear()
+    heard.clear()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
                 received.append(line)
+                heard.set()
                 writer.write(line)
         except ConnectionError:
             pass
@@ -61,7 +65,7 @@ class Caller:
     async def __aexit__(self, *_: object) -> None:
         self.writer.transport.abort()
 
-    async def ask(self, text: bytes, *, within_s: float = 5) -> bytes:
+    async def ask(self, text: bytes, *, within_s: float = 30) -> bytes:
         """The answer; empty when the connection was cut."""
         try:
             self.writer.write(text + b"\n")
@@ -105,6 +109,8 @@ async def test_drop_loses_the_answer_only(proxies: Proxies, echo: None) -> None:
     async with Caller() as caller:
         with pytest.raises(TimeoutError):
             await caller.ask(b"heard", within_s=0.2)
+        async with asyncio.timeout(30):
+            await heard.wait()
     assert received == [b"heard\n"]
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from desk_world import make_directory
 
 from infra.local.postgres import HOST, SUPERUSER, Postgres
 from infra.runtime.clock import ManualClock
 from infra.runtime.config import Settings
 from infra.runtime.database import Database
+from infra.runtime.directory import Directory
 from infra.runtime.migrate import migrate
 from services.filing.store import SCHEMA
 
@@ -97,3 +99,8 @@ NOW_MS = int(datetime(2026, 11, 21, 2, tzinfo=UTC).timestamp() * 1000)
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(NOW_MS)
+
+
+@pytest.fixture
+def directory(settings: Settings, clock: ManualClock) -> Directory:
+    return make_directory(settings, clock)

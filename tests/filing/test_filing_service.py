@@ -12,14 +12,15 @@ import pytest
 from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import ManualClock, new_id
 from infra.runtime.errors import Reason, Refusal
-from services.filing.area_rules import load_area_rules
 from services.filing.domain.area_rules import Provenance, Stated
-from services.filing.domain.facts import FilingKind
+from services.filing.places import Places
 from services.filing.service import FilingService
+from services.filing.written_rules import load_area_rules
 from yidi.common.v1 import types_pb2, visit_pb2
 from yidi.enrollment.v1 import enrollment_pb2
 from yidi.filing.v1 import filing_pb2
 
+SITE = "440000"
 AREA = "440800"
 EMPLOYEE = types_pb2.INSURANCE_TYPE_EMPLOYEE
 NAMES = {"110000": "北京市", "310000": "上海市"}
@@ -48,6 +49,8 @@ class Enrollment:
                 result.error.CopyFrom(refusal.status())
             else:
                 result.participant.person_id = person(number)
+                result.participant.insured_area = item.insured_area
+                result.participant.insurance = item.insurance
                 result.participant.person_class = types_pb2.PERSON_CLASS_RETIRED
             results.append(result)
         return enrollment_pb2.BatchIdentifyResponse(results=results)
@@ -68,18 +71,20 @@ def call() -> Call:
 
 
 @pytest.fixture
-def service(counting, clock, enrollment) -> FilingService:
-    return make_service(counting, clock, enrollment)
+def service(counting, clock, enrollment, directory) -> FilingService:
+    return make_service(counting, clock, enrollment, directory)
 
 
-def make_service(database, clock, enrollment, rules=None) -> FilingService:
+def make_service(database, clock, enrollment, directory, rules=None) -> FilingService:
     return FilingService(
         database=database,
         clock=clock,
         enrollment=enrollment,
+        places=Places(directory, SITE),
         rules=rules or load_area_rules(),
         area_names=NAMES,
         call_seconds=2.0,
+        allow_illustrative=True,
     )
 
 
@@ -155,13 +160,13 @@ async def test_filed_then_entitled(service, call):
             "t1",
             kind=types_pb2.FILING_KIND_REFERRAL,
             referral_institution="H44080300001",
-            start_date="2026-11-12",
+            start_date="2026-11-10",
             filed_on="2026-11-13",
             commitment=types_pb2.COMMITMENT_STATE_PROMISED,
         ),
     )
     assert (filing.kind, filing.care_place) == (types_pb2.FILING_KIND_REFERRAL, "110000")
-    assert (filing.start_date, filing.end_date) == ("2026-11-12", "2027-05-12")
+    assert (filing.start_date, filing.end_date) == ("2026-11-10", "2027-05-10")
     (answer,) = await resolve(service, call, to_resolve("t1"))
     assert answer == filing_pb2.Entitlement(
         basis=types_pb2.FILING_BASIS_FILED,
@@ -174,6 +179,7 @@ async def test_filed_then_entitled(service, call):
         late_filing=True,
         reason=answer.reason,
         clause=answer.clause,
+        reasons=answer.reasons,
     )
     assert "补办" in answer.reason
 
@@ -192,7 +198,7 @@ async def test_refusals_name_places_and_days(service, call):
         call,
         to_file("t3", start_date="2026-01-05", filed_on="2026-01-05"),
         to_file("t4", care_place="310000"),
-        to_file("t4", care_place="370100"),
+        to_file("t4", care_place="320100"),
     )
     expired, elsewhere, injured, day, area = await resolve(
         service,
@@ -209,7 +215,7 @@ async def test_refusals_name_places_and_days(service, call):
     )
     assert (elsewhere.name, elsewhere.details) == (
         "FILING_PLACE_MISMATCH",
-        {"place": "北京市", "filed": "上海市、370100"},
+        {"place": "北京市", "filed": "上海市、320100"},
     )
     assert injured.name == "THIRD_PARTY_LIABLE"
     assert (day.name, day.details["field"]) == ("DAY_INVALID", "visit.end_date")
@@ -218,15 +224,15 @@ async def test_refusals_name_places_and_days(service, call):
 
 @pytest.mark.parametrize("size", [1, 7, 256])
 async def test_statements_per_batch_are_constant(service, counting, enrollment, call, size):
-    """PROTOCOL §8: filing is one trip whatever the batch."""
+    """PROTOCOL §8: filing is one trip whatever the batch; taking over reads and writes once."""
     tokens = [f"batch{size}-{number}" for number in range(size)]
     filings = await create(service, call, *map(to_file, tokens))
-    assert (counting.statements, enrollment.calls) == (1, [(size, 2.0)])
+    assert (counting.statements, enrollment.calls) == (2, [(size, 2.0)])
     answers = await resolve(service, call, *map(to_resolve, tokens))
-    assert counting.statements == 2
+    assert counting.statements == 3
     assert [one.filing_id for one in answers] == [one.filing_id for one in filings]
     assert await create(service, call) == await resolve(service, call) == []
-    assert (counting.statements, len(enrollment.calls)) == (2, 1)
+    assert (counting.statements, len(enrollment.calls)) == (3, 1)
 
 
 async def test_one_bad_item_fails_alone(service, call):
@@ -248,18 +254,20 @@ async def test_one_bad_item_fails_alone(service, call):
 
 
 async def test_the_same_request_again_returns_the_filing_whatever_the_rules_are_now(
-    service, counting, clock, enrollment, call, admin
+    service, counting, clock, enrollment, directory, call, admin
 ):
     """PROTOCOL §6: a stored answer is always given; another body under the id is refused."""
     item = to_file("t6", start_date="2026-10-01")
     (first,) = await create(service, call, item)
     rules = load_area_rules()
-    kinds = dict.fromkeys(FilingKind, Stated(0, "试验", Provenance.OFFICIAL))
+    none = Stated(0, "试验", Provenance.OFFICIAL)
+    days = dict.fromkeys(rules[AREA].back_dating_days, none)
     strict = make_service(
         counting,
         clock,
         enrollment,
-        {AREA: replace(rules[AREA], back_dating_days=kinds)},
+        directory,
+        {AREA: replace(rules[AREA], back_dating_days=days)},
     )
     assert await create(strict, call, item) == [first]
     (other,) = await create(strict, call, to_file("t6", start_date="2026-10-01"))
@@ -273,11 +281,11 @@ async def test_the_same_request_again_returns_the_filing_whatever_the_rules_are_
         reused = to_file("t6", **({"start_date": "2026-10-01"} | change), id=item.id)
         (refused,) = await create(service, call, reused)
         assert (refused.name, refused.details) == ("REQUEST_ID_REUSED", {"request_id": item.id})
-    rows = await admin.fetch("SELECT * FROM filing.filing WHERE request_id = $1", item.id)
+    rows = await admin.fetch("SELECT * FROM filing.request WHERE request_id = $1", item.id)
     assert len(rows) == 1
     (audit,) = await admin.fetch("SELECT * FROM filing.audit WHERE subject = $1", first.filing_id)
-    assert (audit["actor"], audit["action"]) == (call.caller.spiffe_id, "create filing")
-    assert audit["digest"] == rows[0]["body_digest"]
+    assert (audit["actor"], audit["action"]) == (call.caller.spiffe_id, "take over filing")
+    assert audit["digest"] == rows[0]["digest"]
     assert audit["at"].timestamp() * 1000 == clock.ms
 
 
@@ -286,28 +294,28 @@ async def test_request_ids_belong_to_their_caller(service, call):
     item = to_file("t8")
     (mine,) = await create(service, call, item)
     other = Call(Identity("440000", CallerType.OPERATOR, "另一经办"), 1 << 62, "00-trace")
-    (theirs,) = await create(service, other, item)
+    (theirs,) = await create(service, other, to_file("t8", care_place="310000", id=item.id))
     assert mine.filing_id != theirs.filing_id
 
 
 async def test_fifty_callers_with_one_request_id_make_one_filing(
-    database, clock, enrollment, call, admin
+    database, clock, enrollment, directory, call, admin
 ):
-    services = [make_service(database, clock, enrollment) for _ in range(2)]
+    services = [make_service(database, clock, enrollment, directory) for _ in range(2)]
     item = to_file("t9")
     answers = await asyncio.gather(
         *(create(services[number % 2], call, item) for number in range(50))
     )
     assert len({answer[0].filing_id for answer in answers}) == 1
-    count = "SELECT count(*) FROM filing.filing WHERE request_id = $1"
-    assert await admin.fetchval(count, item.id) == 1
+    count = "SELECT count(*) FROM filing.filing WHERE person_id = $1"
+    assert await admin.fetchval(count, person("t9")) == 1
 
 
 async def test_the_call_to_enrollment_ends_before_the_caller_gives_up(
-    database, clock, enrollment, call
+    database, clock, enrollment, directory, call
 ):
     """Deadlines are passed down."""
-    service = make_service(database, clock, enrollment)
+    service = make_service(database, clock, enrollment, directory)
     late = Call(call.caller, deadline_us=0, traceparent=call.traceparent)
     await create(service, late, to_file("t10"))
     assert enrollment.calls == [(1, 0.0)]
@@ -316,7 +324,7 @@ async def test_the_call_to_enrollment_ends_before_the_caller_gives_up(
 async def test_no_credential_is_stored(service, call, admin):
     """Only enrollment may hold what a patient shows."""
     await create(service, call, to_file("token-that-must-not-stay"))
-    for table in ("filing", "audit"):
+    for table in ("filing", "audit", "request", "history", "person"):
         for (row,) in await admin.fetch(f"SELECT t::text FROM filing.{table} AS t"):
             assert "token-that-must-not-stay" not in row
 
@@ -325,6 +333,10 @@ async def test_no_credential_is_stored(service, call, admin):
     "statement",
     [
         "UPDATE filing.filing SET kind = 1",
+        "UPDATE filing.filing SET care_place = '110000'",
+        "UPDATE filing.history SET actor = ''",
+        "DELETE FROM filing.history",
+        "UPDATE filing.request SET answer = NULL",
         "DELETE FROM filing.filing",
         "UPDATE filing.audit SET actor = ''",
         "CREATE TABLE filing.more (id int)",

@@ -14,6 +14,7 @@ from infra.runtime.clock import ManualClock, new_id
 from infra.runtime.config import Settings
 from infra.runtime.contract import methods
 from infra.runtime.database import Database
+from infra.runtime.directory import Directory
 from infra.runtime.errors import Refusal
 from infra.runtime.interceptors import (
     AccessInterceptor,
@@ -25,8 +26,9 @@ from infra.runtime.links import Dispatcher, LocalChannel, stub
 from infra.runtime.migrate import migrate
 from services.enrollment.service import EnrollmentService
 from services.enrollment.store import SCHEMA as ENROLLMENT
-from services.filing.area_rules import load_area_rules
+from services.filing.places import Places
 from services.filing.service import FilingService
+from services.filing.written_rules import load_area_rules
 from yidi.common.v1 import types_pb2, visit_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
 from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
@@ -37,7 +39,7 @@ AREAS = {"440800": SITE, "440100": SITE}
 
 @pytest.fixture
 async def dispatcher(
-    migrated: Settings, database: Database, clock: ManualClock
+    migrated: Settings, database: Database, clock: ManualClock, directory: Directory
 ) -> AsyncIterator[Dispatcher]:
     await migrate(migrated, [ENROLLMENT], clock)
     dispatcher = Dispatcher()
@@ -50,9 +52,11 @@ async def dispatcher(
                 enrollment_pb2_grpc.EnrollmentServiceStub,
                 LocalChannel(dispatcher, Identity(SITE, CallerType.ROLE, "filing")),
             ),
+            places=Places(directory, SITE),
             rules=load_area_rules(),
             area_names={},
             call_seconds=2,
+            allow_illustrative=True,
         )
         interceptors = (
             AccessInterceptor(SITE),
@@ -154,4 +158,6 @@ async def test_register_file_and_resolve(dispatcher: Dispatcher, clock: ManualCl
     assert entitlement.benefit_class == types_pb2.BENEFIT_CLASS_LONG_TERM_AT_PLACE
     assert entitlement.filing_id == made.filing.filing_id
     with pytest.raises(Refusal, match="ACCESS_DENIED"):
-        await filing.BatchResolveEntitlement(filing_pb2.BatchResolveEntitlementRequest(), timeout=2)
+        await filing.BatchResolveEntitlement(
+            filing_pb2.BatchResolveEntitlementRequest(), timeout=10
+        )

@@ -34,8 +34,8 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def base_port(home: Path) -> int:
-    return free_block(home)
+def base_port() -> int:
+    return free_block()
 
 
 class Ups:
@@ -241,8 +241,8 @@ def test_a_child_that_does_not_start_is_reported(home: Path, base_port: int) -> 
 def test_a_child_that_never_serves_is_reported(
     home: Path, base_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.local.supervisor, "HEALTHY_S", 0.5)
-    command = [sys.executable, "-c", "import signal; print('idle', flush=True); signal.pause()"]
+    monkeypatch.setattr(infra.local.supervisor, "HEALTHY_S", 2)
+    command = ["sh", "-c", "echo idle; exec sleep 1000"]
     with pytest.raises(LocalNetworkError, match=r"(?s)not healthy .*100000-0 at .*idle"):
         up(home, prepare=prepare, base_port=base_port, sites=TWO_SITES, command=command)
 

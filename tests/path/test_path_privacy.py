@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import world
 from real_network import RealNetwork
@@ -10,7 +11,8 @@ from world import BEIJING, GUANGZHOU, ZHANJIANG, outcomes
 
 from infra.runtime.errors import Refusal
 from yidi.common.v1 import types_pb2
-from yidi.gateway.v1 import gateway_pb2
+from yidi.filing.v1 import desk_pb2
+from yidi.gateway.v1 import filing_desk_pb2, filing_desk_pb2_grpc, gateway_pb2
 
 
 def _spellings(text: str) -> list[str]:
@@ -18,6 +20,42 @@ def _spellings(text: str) -> list[str]:
     plain = text.encode()
     found = [text, plain.hex(), plain.hex().encode().hex(), text.encode("gbk").hex()]
     return [one.lower() for one in found]
+
+
+def _in_beijing(request: gateway_pb2.SettleRequest) -> bool:
+    return request.bill.visit.care_area == BEIJING
+
+
+async def _file(
+    path: RealNetwork, hospital: str, requests: Sequence[gateway_pb2.SettleRequest]
+) -> None:
+    """Ask the filing desk of 湛江 everything about each patient, from 北京."""
+    desk = path.clients.institution(filing_desk_pb2_grpc.FilingDeskServiceStub, BEIJING, hospital)
+    for request in requests:
+        visit = request.bill.visit
+        applicant = desk_pb2.Applicant(
+            credential=request.credential,
+            insured_area=visit.insured_area,
+            insurance=visit.insurance,
+        )
+        check = desk_pb2.VisitCheck(applicant=applicant, visit=visit)
+        application = desk_pb2.Application(
+            request_id=request.request_id,
+            applicant=applicant,
+            kind=types_pb2.FILING_KIND_OTHER_TEMPORARY,
+            channel=types_pb2.FILING_CHANNEL_NATIONAL_APP,
+            care_place=BEIJING,
+        )
+        listing = desk_pb2.Listing(applicant=applicant)
+        await outcomes(
+            (
+                desk.CheckFiling(filing_desk_pb2.CheckFilingRequest(check=check), timeout=10),
+                desk.ApplyFiling(
+                    filing_desk_pb2.ApplyFilingRequest(application=application), timeout=10
+                ),
+                desk.ListFilings(filing_desk_pb2.ListFilingsRequest(listing=listing), timeout=10),
+            )
+        )
 
 
 async def test_nobody_can_be_read_outside_enrollment(path: RealNetwork, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -48,7 +86,9 @@ async def test_nobody_can_be_read_outside_enrollment(path: RealNetwork, monkeypa
     assert sorted(set(names)) == ["MESSAGE_INVALID", "PERSON_NOT_IDENTIFIED"]
     assert len(names) == 6
     quote = gateway_pb2.QuoteRequest(credential=requests[0].credential, bill=requests[0].bill)
-    await path.door(BEIJING, quote.bill.reference.institution).Quote(quote, timeout=10)
+    hospital = quote.bill.reference.institution
+    await path.door(BEIJING, hospital).Quote(quote, timeout=10)
+    await _file(path, hospital, [request for request in requests if _in_beijing(request)])
 
     needles = {
         spelling: what

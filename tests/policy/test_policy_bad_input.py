@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from policy_texts import CASE, SOUND, changed, line_of, run
 
+from infra.runtime.written import MAX_CHARACTERS, MAX_NODES
 from services.policy.cases import CaseFaults
 from services.policy.domain.case import CannotCompute
 from services.policy.domain.document import Document
 from services.policy.evaluating import answer, evaluate
-from services.policy.reading import MAX_CHARACTERS, MAX_NODES, Problem, examine
+from services.policy.reading import Problem, examine
 
 
 def problems(text: str) -> tuple[Problem, ...]:

@@ -25,14 +25,14 @@ from structlog.testing import capture_logs
 
 from infra.runtime.clock import ManualClock, new_id
 from infra.runtime.database import Database
-from infra.runtime.errors import Refusal
+from infra.runtime.errors import Reason, Refusal
 from services.policy import messages
 from services.policy.domain import facts
 from services.policy.domain.canonical import DocumentError, content_hash
 from services.policy.domain.case import Counters
 from services.policy.loader import DOCUMENTS, NOTICE, load_documents, read_folder
 from services.policy.reading import opened_diseases
-from services.policy.service import POLL_S, STALE_MS, PolicyService
+from services.policy.service import STALE_MS, PolicyService
 from yidi.common.v1 import amounts_pb2, types_pb2
 from yidi.policy.v1 import policy_pb2
 
@@ -515,30 +515,26 @@ async def test_background_task_keeps_the_list_fresh(
     """It survives a database that is away, and ends with `stop`."""
     await load_documents(database, DOCUMENTS, clock, areas=[AREA])
     service = PolicyService(database=database, clock=clock, allow_illustrative=True)
-    ticks = asyncio.Queue[float]()
-    go = asyncio.Semaphore(0)
-
-    async def tick(seconds: float) -> None:
-        ticks.put_nowait(seconds)
-        await go.acquire()
-
-    monkeypatch.setattr("services.policy.service.asyncio.sleep", tick)
-    await service.start()
-    assert await ticks.get() == POLL_S
+    monkeypatch.setattr("services.policy.service.POLL_S", 0.0)
+    rounds = asyncio.Queue[None]()
+    answers = asyncio.Queue[bool]()
     real = service._store.last_numbers
 
-    async def away() -> Any:
-        raise Refusal(1)  # any refusal of the catalogue
+    async def last_numbers() -> Any:
+        rounds.put_nowait(None)
+        if not await answers.get():
+            raise Refusal(Reason.ERROR_REASON_DATABASE_UNAVAILABLE)
+        return await real()
 
-    monkeypatch.setattr(service._store, "last_numbers", away)
+    await service.start()
+    monkeypatch.setattr(service._store, "last_numbers", last_numbers)
     clock.ms += STALE_MS + 1
-    go.release()
-    await ticks.get()
+    await rounds.get()
+    answers.put_nowait(False)
+    await rounds.get()
     unit = a_unit(clock)
     assert (await compute(service, unit))[unit.id].HasField("error")
-    monkeypatch.setattr(service._store, "last_numbers", real)
-    go.release()
-    await ticks.get()
+    answers.put_nowait(True)
+    await rounds.get()
     assert not (await compute(service, unit))[unit.id].HasField("error")
     await service.stop()
-    assert service._task is None

@@ -1,10 +1,12 @@
-"""The nation's store on a real PostgreSQL."""
+"""The nation's store on a real PostgreSQL, and the way over three relays."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
+from relay_chain import Chain
 from relay_peers import CLOCK
 
 from gateway.relay.store import SCHEMA, NationStore
@@ -24,3 +26,16 @@ async def nation_database(database_settings: Callable[..., Settings]) -> AsyncIt
 @pytest.fixture
 def store(nation_database: Database) -> NationStore:
     return NationStore(nation_database)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    settings = Settings.model_validate(
+        {
+            "site": {"code": "440000", "name": "广东省"},
+            "nation": {"edge": "127.0.0.1:1"},
+            "database": {"host": "127.0.0.1", "name": "none", "password": "none"},
+            "tls": {"directory": str(tmp_path)},
+        }
+    )
+    return Chain(settings)

@@ -29,6 +29,7 @@ SITES = [
 ]
 SETTLE = types_pb2.EXCHANGE_KIND_SETTLE
 QUOTE = types_pb2.EXCHANGE_KIND_QUOTE
+FILING = types_pb2.EXCHANGE_KIND_FILING
 
 
 def envelope(
@@ -80,6 +81,13 @@ def committed(
     item: envelope_pb2.Envelope | envelope_pb2.ResolveItem,
 ) -> envelope_pb2.ExchangeResult:
     return envelope_pb2.ExchangeResult(id=item.id, committed=outcome(item))
+
+
+def filed(
+    item: envelope_pb2.Envelope | envelope_pb2.ResolveItem,
+) -> envelope_pb2.ExchangeResult:
+    """What a filing desk answers; no relay can read it."""
+    return envelope_pb2.ExchangeResult(id=item.id, filed=b"\xff sealed")
 
 
 def failing(

@@ -13,7 +13,6 @@ from infra.runtime.breaker import BreakerLimits
 from infra.runtime.clock import monotonic_us
 from infra.runtime.coalesce import Bounds, MissingAnswer
 from infra.runtime.errors import Reason, Refusal
-from infra.runtime.exchange import ExchangeClient
 from yidi.common.v1 import envelope_pb2, types_pb2
 
 ACROSS = types_pb2.ROUTE_CROSS_PROVINCE
@@ -21,28 +20,20 @@ HOSPITAL = "H44010000001"
 LOST = Refusal(Reason.ERROR_REASON_SERVICE_UNAVAILABLE, service="peer")
 
 
-class Client(ExchangeClient):
-    """Sends to a fake peer."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-
-    async def exchange(
-        self,
-        route: types_pb2.Route.ValueType,
-        envelopes: Sequence[envelope_pb2.Envelope],
-        seconds: float,
-    ) -> Sequence[envelope_pb2.ExchangeResult]:
-        return await self.peer.exchange(envelopes, seconds)
-
-
 class Door:
     """A front door towards one fake peer, its clock moved by hand on top of the real one."""
 
     def __init__(self, peer: Peer, bounds: Bounds | None = None) -> None:
+        async def exchange(
+            route: types_pb2.Route.ValueType,
+            envelopes: Sequence[envelope_pb2.Envelope],
+            seconds: float,
+        ) -> Sequence[envelope_pb2.ExchangeResult]:
+            return await peer.exchange(envelopes, seconds)
+
         self.later_us = 0
         self.queues = ExchangeQueues(
-            client=Client(peer),
+            exchange=exchange,
             bounds=bounds or Bounds(),
             margin_ms=50,
             breaker=BreakerLimits(failures=2, open_ms=600_000),

@@ -219,3 +219,17 @@ async def test_drain_waits_for_what_is_waiting_and_under_way() -> None:
         destination.answer()
     await asyncio.gather(*tasks)
     await draining
+
+
+@pytest.mark.parametrize(("waits", "batches"), [(0, [["a"], ["b"]]), (3, [["a", "b"]])])
+async def test_a_batch_waits_some_turns_for_more(waits: int, batches: list[list[str]]) -> None:
+    destination = Destination()
+    gathering = coalescer(destination, Bounds(turns=waits))
+    first = asyncio.create_task(gathering.submit(("a", 1)))
+    await turns(3)
+    second = asyncio.create_task(gathering.submit(("b", 1)))
+    await turns(8)
+    assert [[name for name, _ in batch] for batch in destination.batches] == batches
+    while destination.open:
+        destination.answer()
+    assert await asyncio.gather(first, second) == ["answer to a", "answer to b"]

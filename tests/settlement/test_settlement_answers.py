@@ -61,6 +61,8 @@ class Wire:
     """Whether answers arrive as bytes that are no message."""
     passes: bool = False
     """Whether a batch that fails was passed on and decided."""
+    arrived: asyncio.Event | None = None
+    """Set when the first batch is here."""
     gate: asyncio.Event | None = None
     """What the first batch waits for, so that the others gather behind it."""
     batches: list[list[str]] = field(default_factory=list)
@@ -68,7 +70,8 @@ class Wire:
     async def carry(self, path: str, payload: bytes, context: Any, send: Send) -> bytes:
         request = _CALLS[path].FromString(payload)
         self.batches.append([item.id for item in request.items])
-        if len(self.batches) == 1 and self.gate is not None:
+        if len(self.batches) == 1 and self.gate is not None and self.arrived is not None:
+            self.arrived.set()
             await self.gate.wait()
         answer: Any = await send(path, request) if self.code is None or self.passes else None
         if self.code is not None:
@@ -180,8 +183,8 @@ async def _rows(made: World, site: str, requests: Sequence[Any]) -> list[tuple[s
 
 
 async def _pending(made: World, site: str, requests: Sequence[Any]) -> None:
-    """Return when every request is durable and under way."""
-    async with asyncio.timeout(5):
+    """Return when every request is durable."""
+    async with asyncio.timeout(30):
         durable = False
         while not durable:
             rows = await _rows(made, site, requests)
@@ -196,23 +199,28 @@ async def _pending(made: World, site: str, requests: Sequence[Any]) -> None:
 async def test_no_code_makes_an_item_of_a_batch_rejected(
     wired: World, wire: Wire, crowd: list[Patient], code: grpc.StatusCode, passes: bool
 ) -> None:
-    """Over each route one batch of seven, decided beyond or not: all in doubt, nothing is free."""
+    """Over each route one bill alone and seven that gather behind it, decided beyond or not: each
+    is sent once, all are in doubt, nothing is free."""
     for care_area, site in SITE_OF.items():
         requests = [wired.request(patient, care_area=care_area) for patient in crowd]
-        wire.code, wire.passes, wire.gate = code, passes, asyncio.Event()
+        wire.code, wire.passes = code, passes
+        wire.arrived, wire.gate = asyncio.Event(), asyncio.Event()
         wire.batches.clear()
         first = asyncio.ensure_future(outcomes([wired.settle(requests[0])]))
-        await _pending(wired, site, requests[:1])
+        async with asyncio.timeout(30):
+            await wire.arrived.wait()
         rest = asyncio.ensure_future(outcomes(wired.settle(one) for one in requests[1:]))
         await _pending(wired, site, requests)
         wire.gate.set()
         answers = [*await first, *await rest]
-        assert [len(batch) for batch in wire.batches] == [1, BATCH]
         rows = await _rows(wired, site, requests)
         assert {row[1:] for row in rows} == {("IN_DOUBT", "IN_DOUBT")}, rows
         told = [answer.details["settlement_id"] for answer in answers]
         assert {answer.name for answer in answers} == {"OUTCOME_PENDING"}
         assert sorted(told) == [row[0] for row in rows]
+        # How many batches the others make is the front door's affair: it may not have them all yet.
+        assert wire.batches[0] == told[:1]
+        assert sorted(item for batch in wire.batches for item in batch) == sorted(told)
         decided = await (await wired.admin(GUANGDONG)).fetchval(
             """SELECT count(*) FROM settlement.decision
                WHERE settlement_id = ANY($1::uuid[]) AND state = 'COMMITTED'""",

@@ -197,7 +197,7 @@ async def test_a_malformed_message_lists_every_fault_with_its_path(sites: World)
     ("reason", "change"),
     [
         ("PERSON_NOT_IDENTIFIED", _set("credential.number", "0" * 32)),
-        ("INSURANCE_NOT_ACTIVE", _set("bill.visit.insurance", types_pb2.INSURANCE_TYPE_RESIDENT)),
+        ("INSURANCE_OTHER_TYPE", _set("bill.visit.insurance", types_pb2.INSURANCE_TYPE_RESIDENT)),
         ("THIRD_PARTY_LIABLE", _third_party),
         ("POLICY_NOT_FOUND", _before_the_policy),
     ],
@@ -211,7 +211,7 @@ async def test_what_the_insured_place_refuses_is_decided_once(
         await sites.file(
             [patient],
             care_area,
-            kind=types_pb2.FILING_KIND_LONG_TERM_RESIDENT,
+            kind=types_pb2.FILING_KIND_OTHER_TEMPORARY,
             start_date="2023-01-01",
             filed_on="2023-01-01",
         )

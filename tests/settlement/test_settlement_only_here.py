@@ -181,7 +181,7 @@ class Alone:
             payload_digest=decision["request_digest"],
         )
         relay = self.world.role(relay_pb2_grpc.RelayServiceStub, BEIJING, "settlement")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             committed = False
             while not committed:  # until everybody's directory is of this instant
                 request = relay_pb2.BatchResolveRequest(items=[item])
@@ -440,15 +440,15 @@ async def test_a_look_that_fails_ends_nothing(
     monkeypatch.setattr(replica, "look", fails)
     with structlog.testing.capture_logs() as log:
         replica.start()
-        await logged(log, "comparing waits")
-        await logged(log, "comparing failed")
+        await logged(log, "background waits")
+        await logged(log, "background failed")
         await replica.stop()
     assert not failures
 
 
 async def logged(log: list[Any], event: str) -> Any:
     """The first entry of that event, once there is one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         found: list[Any] = []
         while not found:
             found = [entry for entry in log if entry["event"] == event] or await asyncio.sleep(

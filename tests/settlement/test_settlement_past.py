@@ -44,7 +44,6 @@ async def every_case(sites: World, **fields: Any) -> dict[str, insured_pb2.PastC
 async def test_what_is_kept_computes_again(sites: World) -> None:
     """Also where a settlement does not add to an accumulator that it was computed from."""
     [patient] = await sites.patients(1)
-    await sites.file([patient], BEIJING)
     stay = await sites.settle(sites.request(patient))
     visit = {"care_type": types_pb2.CARE_TYPE_OUTPATIENT, "days": 0}
     outpatient = await sites.settle(sites.request(patient, **visit))

@@ -303,7 +303,8 @@ class Protocol(RuleBasedStateMachine):
             if row.state is State.COMPLETED:
                 assert row.id in model.nation
             if row.state is State.REJECTED:
-                assert decision in (None, Decision.REJECTED)
+                # Refused before it was sent on; a question on its way may have made it void too.
+                assert decision is not Decision.COMMITTED
             if row.state is State.ABORTED:
                 assert decision is Decision.ABORTED
         for settlement_id in model.nation:

@@ -281,7 +281,7 @@ async def test_a_cancellation_at_a_blackholed_site_holds_up_no_other(
     )
     exchange = _Blackholed(healing)
     recovery = healing.recovery(exchange=exchange)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await recovery.tick()
         await exchange.reached.wait()
         works = await healing.doubtful(healing.world.request(patient))
@@ -430,7 +430,7 @@ async def test_five_thousand_doubtful_rows_drain_beside_new_work(
 async def _until_acting(points: Failpoints, place: Place | None) -> None:
     """Return when what is armed acts at `place`, or when nothing acts at the exchange any more."""
     hop = (Place.GATEWAY_RELAY_BEFORE, Place.GATEWAY_RELAY_AFTER)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             acting = None
             for one in hop:

@@ -21,7 +21,8 @@ IMMUTABLE = [
     (NATION, "relay", "outcome"),
     (GUANGDONG, "enrollment", "audit"),
     (GUANGDONG, "filing", "audit"),
-    (GUANGDONG, "filing", "filing"),
+    (GUANGDONG, "filing", "history"),
+    (GUANGDONG, "filing", "request"),
 ]
 DENIED = asyncpg.InsufficientPrivilegeError
 

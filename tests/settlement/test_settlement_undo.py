@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from healing import MIDNIGHT_MS, Healing
+from healing import MIDNIGHT_MS, Healing, told
 from peers import Pass, Results
 from world import BEIJING, GUANGDONG, GUANGZHOU, ZHANJIANG, Patient, envelope, outcomes
 
@@ -18,7 +18,13 @@ from infra.runtime.journal import AMOUNTS
 from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
 from yidi.gateway.v1 import gateway_pb2
-from yidi.settlement.v1 import insured_pb2, insured_pb2_grpc, payload_pb2
+from yidi.settlement.v1 import (
+    care_pb2,
+    care_pb2_grpc,
+    insured_pb2,
+    insured_pb2_grpc,
+    payload_pb2,
+)
 
 COMPLETED = types_pb2.SETTLEMENT_STATE_COMPLETED
 Envelopes = Sequence[envelope_pb2.Envelope]
@@ -168,10 +174,11 @@ async def test_of_two_refunds_at_once_one_is_made(healing: Healing, patient: Pat
     assert set(map(sum, (await _accumulators(healing, patient)).values())) == {0}
 
 
-async def test_many_settlements_of_one_person_are_undone_in_one_batch(
+async def test_many_settlements_of_one_person_are_undone_at_once(
     healing: Healing, patient: Patient
 ) -> None:
-    """They share the person's rows and go one after the other, however many they are."""
+    """They share the person's rows and go one after the other, in however many batches they come:
+    none loses to the others until it is PERSON_BUSY."""
     settled = [await healing.world.settle(healing.world.request(patient)) for _ in range(8)]
     door = healing.world.institution(BEIJING)
     answers = await outcomes(door.Refund(_refund(one.settlement_id), timeout=10) for one in settled)
@@ -240,12 +247,8 @@ async def test_an_undo_in_doubt_is_recovered_like_any_other(
 
 async def _cancel(healing: Healing, settlement_id: str) -> Any:
     """Ask for the reversal of a settlement in doubt; the answer or refusal."""
-    try:
-        return await healing.world.institution(BEIJING).Reverse(
-            _reverse(settlement_id), timeout=0.5
-        )
-    except Refusal as refusal:
-        return refusal
+    door, request = healing.world.institution(BEIJING), _reverse(settlement_id)
+    return await told(lambda: door.Reverse(request, timeout=0.5))
 
 
 async def test_a_cancelled_settlement_that_was_never_decided_pays_nothing(
@@ -369,6 +372,10 @@ async def test_a_refund_that_comes_before_the_automatic_undo_ends_it(
         "SELECT count(*) FROM settlement.care_journal WHERE undoes = $1::uuid", settlement_id
     )
     assert undos <= 2
+    care = healing.world.operator(care_pb2_grpc.CareServiceStub, BEIJING)
+    asked = care_pb2.ShowSettlementRequest(settlement_id=settlement_id)
+    undone_by = (await care.ShowSettlement(asked, timeout=10)).row.undone_by
+    assert await healing.state(undone_by) == "COMPLETED", "the one that stands is shown"
     assert set(map(sum, (await _accumulators(healing, patient)).values())) == {0}
 
 

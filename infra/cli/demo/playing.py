@@ -21,8 +21,13 @@ from infra.runtime.clock import SystemClock, business_day, new_id
 from infra.runtime.errors import Reason, Refusal
 from yidi.common.v1 import types_pb2, visit_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
-from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
-from yidi.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from yidi.filing.v1 import desk_pb2, filing_pb2, filing_pb2_grpc
+from yidi.gateway.v1 import (
+    filing_desk_pb2,
+    filing_desk_pb2_grpc,
+    gateway_pb2,
+    gateway_pb2_grpc,
+)
 
 _CALL_S = 8.0
 _EMPLOYEE = types_pb2.INSURANCE_TYPE_EMPLOYEE
@@ -79,19 +84,8 @@ class _Player:
 
     async def _settle_chapter(self, chapter: Chapter) -> None:
         bill = self._bill(chapter)
-        if chapter.after_refusal is not None:
-            try:
-                await self._settle(chapter, bill)
-            except Refusal as refusal:
-                self._told.refusals.append(refusal_facts(chapter.case, refusal))
-                self._screen.refused(refusal)
-                if refusal.reason != Reason.ERROR_REASON_FILING_REQUIRED:
-                    self._told.faults.append(f"{chapter.case}: refused with {refusal.name}")
-            else:
-                self._told.faults.append(f"{chapter.case}: settled without a filing")
-                return
-            await self._file(chapter.patient, chapter.visit, chapter.after_refusal)
-            self._screen.filed(chapter.after_refusal)
+        if chapter.guided is not None:
+            await self._guide(chapter, chapter.guided, bill.visit)
         try:
             with self._screen.working("结算中 settling …"):
                 answer = await self._settle(chapter, bill)
@@ -102,6 +96,46 @@ class _Player:
         self._told.settlements.append(settlement_facts(chapter.case, answer.result))
         self._told.faults.extend(untied(chapter.case, answer.result))
         self._screen.settled(chapter, answer)
+
+    async def _guide(self, chapter: Chapter, wanted: Filing, visit: visit_pb2.Visit) -> None:
+        """At the hospital's own front door: whether the visit is entitled, how it can be, file."""
+        at = chapter.visit
+        door = self._clients.institution(
+            filing_desk_pb2_grpc.FilingDeskServiceStub, at.care_site, at.institution
+        )
+        applicant = desk_pb2.Applicant(
+            credential=self._credential(chapter.patient),
+            insured_area=chapter.patient.area,
+            insurance=_EMPLOYEE,
+        )
+        check = desk_pb2.VisitCheck(applicant=applicant, visit=visit)
+        request = filing_desk_pb2.CheckFilingRequest(check=check)
+        checked = (await door.CheckFiling(request, timeout=_CALL_S)).answer
+        if not checked.HasField("refusal"):
+            self._told.faults.append(f"{chapter.case}: entitled without a filing")
+            return
+        refusal = Refusal.from_status(checked.refusal)
+        self._told.refusals.append(refusal_facts(chapter.case, refusal))
+        self._screen.refused(refusal)
+        if refusal.reason != Reason.ERROR_REASON_FILING_REQUIRED:
+            self._told.faults.append(f"{chapter.case}: refused with {refusal.name}")
+        guidance = next((k for k in checked.guidance.kinds if k.kind == wanted.kind), None)
+        if guidance is None:
+            self._told.faults.append(f"{chapter.case}: no guidance on how to file")
+            return
+        application = desk_pb2.Application(
+            request_id=f"demo-{new_id(self._clock)}",
+            applicant=applicant,
+            kind=wanted.kind,
+            channel=wanted.channel,
+            care_place=wanted.care_place,
+            start_date=visit.start_date,
+            materials=[*guidance.required, *guidance.any_of[:1]],
+        )
+        filed = await door.ApplyFiling(
+            filing_desk_pb2.ApplyFilingRequest(application=application), timeout=_CALL_S
+        )
+        self._screen.filed(guidance, filed.answer.filing)
 
     async def _enroll(self, patient: Patient) -> None:
         """Register a new synthetic person for this run."""
@@ -134,9 +168,8 @@ class _Player:
             await self._enroll(patient)
 
     async def _file(self, patient: Patient, visit: Visit, filing: Filing) -> None:
-        first, last = visit_days(self._today, visit.days)
-        made_on = last if filing.at_discharge else first - timedelta(days=filing.days_before)
-        start = first if filing.at_discharge else made_on
+        first, _ = visit_days(self._today, visit.days)
+        made_on = (first - timedelta(days=filing.days_before)).isoformat()
         item = filing_pb2.CreateFilingItem(
             id=new_id(self._clock),
             credential=self._credential(patient),
@@ -145,8 +178,8 @@ class _Player:
             kind=filing.kind,
             channel=filing.channel,
             care_place=filing.care_place,
-            start_date=start.isoformat(),
-            filed_on=made_on.isoformat(),
+            start_date=made_on,
+            filed_on=made_on,
             referral_institution=filing.referral_institution,
             commitment=types_pb2.COMMITMENT_STATE_MATERIAL_COMPLETE,
         )
@@ -162,7 +195,6 @@ class _Player:
             gateway_pb2_grpc.InstitutionServiceStub, visit.care_site, visit.institution
         )
         request = gateway_pb2.SettleRequest(
-            # A refusal is final for its request id: the second attempt has one of its own.
             request_id=f"demo-{new_id(self._clock)}",
             credential=self._credential(chapter.patient),
             bill=bill,

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.cli.client import Clients
-from infra.cli.demo.story import STORY, Chapter, Filing
+from infra.cli.demo.story import STORY, Chapter
 from infra.cli.explain import LEGEND, Places, explained
 from infra.cli.journals import show_verification
 from infra.cli.terminal import DIM, show_refusal, yuan
@@ -23,6 +23,7 @@ from infra.cli.verify import Verification
 from infra.runtime.errors import Refusal
 from infra.runtime.types import chinese
 from yidi.common.v1 import types_pb2
+from yidi.filing.v1 import desk_pb2, filing_pb2
 from yidi.gateway.v1 import gateway_pb2
 
 
@@ -81,16 +82,17 @@ class Screen:
         self._console.print()
         show_refusal(refusal, self._console)
 
-    def filed(self, filing: Filing) -> None:
-        """The filing made after the refusal."""
+    def filed(self, guidance: desk_pb2.KindGuidance, filing: filing_pb2.Filing) -> None:
+        """What the insured area asks for, and the filing that the hospital made."""
         kind = chinese(types_pb2.FilingKind.DESCRIPTOR, filing.kind)
-        channel = chinese(types_pb2.FilingChannel.DESCRIPTOR, filing.channel)
+        state = chinese(filing_pb2.FilingState.DESCRIPTOR, filing.state)
+        days = f"{filing.start_date} 至 {filing.end_date}" if filing.end_date else "长期有效"
         self._console.print()
+        self._console.print(f"  有效期：{guidance.validity}", style=DIM)
+        self._console.print(f"  补办：{guidance.late_filing}", style=DIM)
+        self._console.print(Text.assemble(("✓ ", "green"), f"{state} {kind}，{days}"))
         self._console.print(
-            Text.assemble(("✓ ", "green"), f"出院前经{channel}自助补办备案：{kind}")
-        )
-        self._console.print(
-            "  filed by self-service; the same bill is settled under a new request_id\n", style=DIM
+            "  filed by the hospital for the patient, before discharge\n", style=DIM
         )
 
     def settled(self, chapter: Chapter, answer: gateway_pb2.SettleResponse) -> None:

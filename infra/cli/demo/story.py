@@ -42,8 +42,6 @@ class Filing:
     care_place: str
     days_before: int = 0
     referral_institution: str = ""
-    at_discharge: bool = False
-    """Made on the day of discharge, for the visit from its first day on (补办备案)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,9 @@ class Chapter:
     patient: Patient
     visit: Visit
     filing: Filing | None = None
-    after_refusal: Filing | None = None
-    """The visit is refused first; then this is filed and it is settled again."""
+    guided: Filing | None = None
+    """Nothing is filed when the patient leaves: the hospital looks, files this for the patient from
+    the first day of the visit on (补办备案), and settles."""
 
 
 def _items(*rows: tuple[str, int, int]) -> tuple[Item, ...]:
@@ -199,14 +198,12 @@ STORY = (
     ),
     Chapter(
         case="planned_without_filing",
-        title="计划住院未备案：先被拒绝，补办后结算",
-        english="planned, not filed: refused, filed by self-service, settled",
-        told="自行到北京住院，出院结算时才发现没有备案。",
+        title="计划住院未备案：医院引导补办后结算",
+        english="planned, not filed: guided and filed by the hospital, settled",
+        told="自行到北京住院，出院时医院查到没有备案，按参保地的指引当场为患者补办。",
         patient=_patient("planned", "440800", "440823", date(1990, 2, 14)),
         visit=_IN_BEIJING,
-        after_refusal=Filing(
-            types_pb2.FILING_KIND_OTHER_TEMPORARY, _APP, "110000", at_discharge=True
-        ),
+        guided=Filing(types_pb2.FILING_KIND_OTHER_TEMPORARY, _APP, "110000"),
     ),
     Chapter(
         case="in_province",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.relay import store as relay_store
-from gateway.relay.destinations import Destination, relay_destination
+from gateway.relay.destinations import Destination, NextHop, relay_destination
 from gateway.relay.journaling import Journaling
 from gateway.relay.listing import Listing
 from gateway.relay.service import NationServicer
@@ -47,17 +47,20 @@ async def nation_relay(runtime: Runtime) -> Service:
     )
 
 
-def _province(runtime: Runtime, neighbour: Neighbour) -> Destination:
+def _province(runtime: Runtime, neighbour: Neighbour) -> NextHop:
     channel = runtime.edge_channel(neighbour.code, neighbour.edge)
 
     async def connected() -> bool:
         return await channel.connected(CONNECT_SECONDS)
 
-    province = relay_destination(
-        neighbour.code,
-        neighbour.name,
-        stub(relay_pb2_grpc.RelayServiceStub, channel),
-        connected,
-        Breaker(runtime.breaker_limits),
-    )
-    return failing(runtime, province, Place.NATION_RELAY_BEFORE, Place.NATION_RELAY_AFTER)
+    def hop(breaker: Breaker) -> Destination:
+        province = relay_destination(
+            neighbour.code,
+            neighbour.name,
+            stub(relay_pb2_grpc.RelayServiceStub, channel),
+            connected,
+            breaker,
+        )
+        return failing(runtime, province, Place.NATION_RELAY_BEFORE, Place.NATION_RELAY_AFTER)
+
+    return NextHop.of(hop, runtime.breaker_limits)

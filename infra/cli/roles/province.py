@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from random import SystemRandom
 
+from gateway.frontdoor.filing import FilingDesks
+from gateway.frontdoor.filing_desk import FilingDeskServicer
 from gateway.frontdoor.orchestrating import Orchestrator
 from gateway.frontdoor.preparing import Preparing
 from gateway.frontdoor.queues import CareQueues, ExchangeQueues
 from gateway.frontdoor.service import InstitutionServicer
 from gateway.frontdoor.undoing import Undoing
 from gateway.relay.asking import NationJournal
-from gateway.relay.destinations import Destination, relay_destination
+from gateway.relay.destinations import Destination, NextHop, Send, relay_destination
 from gateway.relay.service import RelayServicer
 from infra.cli.roles.shared import (
     CONNECT_SECONDS,
     DIRECTORY_SECONDS,
     exchange_client,
     failing,
+    filing_client,
     forwarder_of,
     keyed,
 )
@@ -28,9 +32,13 @@ from infra.runtime.failpoints import Place
 from infra.runtime.links import Channel, RemoteChannel, stub
 from infra.runtime.server import Builder, Runtime, Service
 from services.catalog.service import CatalogService
+from services.enrollment.participants import ParticipantService
 from services.enrollment.service import EnrollmentService
-from services.filing.area_rules import load_area_rules
+from services.filing.desk_service import DeskServicer
+from services.filing.domain.area_rules import AreaRules
+from services.filing.places import Places
 from services.filing.service import FilingService
+from services.filing.written_rules import load_area_rules
 from services.policy.publishing import PublishingServicer
 from services.policy.service import PolicyService
 from services.settlement.comparing import Comparing
@@ -40,6 +48,7 @@ from services.settlement.resolving import Resolver
 from services.settlement.service import CareServicer, InsuredServicer
 from services.settlement.store.care import CareStore
 from services.settlement.store.comparing import ComparingStore
+from services.settlement.store.costs import CostsStore
 from services.settlement.store.external import ExternalStore
 from services.settlement.store.insured import InsuredStore
 from services.settlement.store.operating import OperatingStore
@@ -48,9 +57,9 @@ from services.settlement.store.resolution import ResolutionStore
 from services.settlement.undoing import Undoer
 from yidi.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from yidi.common.v1 import envelope_pb2, types_pb2
-from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
-from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
-from yidi.gateway.v1 import gateway_pb2
+from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc, participant_pb2
+from yidi.filing.v1 import desk_pb2, desk_pb2_grpc, filing_pb2, filing_pb2_grpc
+from yidi.gateway.v1 import filing_desk_pb2, gateway_pb2
 from yidi.policy.v1 import policy_pb2, policy_pb2_grpc, publishing_pb2
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
@@ -65,15 +74,16 @@ class Province:
         self._settings = settings
         self._directory: Directory | None = None
         self._computing: PolicyService | None = None
+        self._filing_rules: Mapping[str, AreaRules] = {}
 
     def roles(self) -> dict[str, Sequence[Builder]]:
         return {
-            "enrollment": [self._enrollment],
-            "filing": [self._filing],
+            "enrollment": [self._enrollment, self._participants],
+            "filing": [self._filing, self._filing_desk],
             "policy": [self._policy, self._publishing],
             "catalog": [self._catalog],
             "settlement": [self._care, self._insured],
-            "gateway": [self._gateway],
+            "gateway": [self._gateway, self._filing_door],
             "relay": [self._relay],
         }
 
@@ -105,32 +115,70 @@ class Province:
             raise SettingsError("nation.edge is missing: a province must know the nation's relay")
         return runtime.edge_channel(NATION, runtime.settings.nation.edge)
 
-    async def _enrollment(self, runtime: Runtime) -> Service:
-        key = runtime.settings.enrollment_key.get_secret_value()
+    def _enrollment_secret(self) -> bytes:
         try:
-            secret = bytes.fromhex(key)
+            secret = bytes.fromhex(self._settings.enrollment_key.get_secret_value())
         except ValueError:
             secret = b""
         if len(secret) != 32:
             raise SettingsError("enrollment_key: must be 32 bytes in hex")
+        return secret
+
+    async def _enrollment(self, runtime: Runtime) -> Service:
         servicer = EnrollmentService(
-            database=await runtime.database("enrollment"), clock=runtime.clock, secret=secret
+            database=await runtime.database("enrollment"),
+            clock=runtime.clock,
+            secret=self._enrollment_secret(),
         )
         return Service(enrollment_pb2.DESCRIPTOR.services_by_name["EnrollmentService"], servicer)
 
+    async def _participants(self, runtime: Runtime) -> Service:
+        directory = await self.directory(runtime, "enrollment")
+        servicer = ParticipantService(
+            database=await runtime.database("enrollment"),
+            clock=runtime.clock,
+            secret=self._enrollment_secret(),
+            place=directory.place,
+            site=runtime.settings.site.code,
+        )
+        return Service(participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"], servicer)
+
     async def _filing(self, runtime: Runtime) -> Service:
         directory = await self.directory(runtime, "filing")
+        self._filing_rules = load_area_rules()
         servicer = FilingService(
             database=await runtime.database("filing"),
             clock=runtime.clock,
             enrollment=stub(
                 enrollment_pb2_grpc.EnrollmentServiceStub, runtime.channel("filing", "enrollment")
             ),
-            rules=load_area_rules(),
+            places=Places(directory, runtime.settings.site.code),
+            rules=self._filing_rules,
             area_names=_Names(directory),
             call_seconds=runtime.local_seconds,
+            allow_illustrative=runtime.settings.allow_illustrative,
         )
         return Service(filing_pb2.DESCRIPTOR.services_by_name["FilingService"], servicer)
+
+    async def _filing_desk(self, runtime: Runtime) -> Service:
+        directory = await self.directory(runtime, "filing")
+        servicer = DeskServicer(
+            database=await runtime.database("filing"),
+            clock=runtime.clock,
+            enrollment=stub(
+                enrollment_pb2_grpc.EnrollmentServiceStub, runtime.channel("filing", "enrollment")
+            ),
+            settlement=stub(
+                insured_pb2_grpc.InsuredServiceStub, runtime.channel("filing", "settlement")
+            ),
+            directory=directory,
+            places=Places(directory, runtime.settings.site.code),
+            rules=self._filing_rules,
+            area_names=_Names(directory),
+            call_seconds=runtime.local_seconds,
+            allow_illustrative=runtime.settings.allow_illustrative,
+        )
+        return Service(desk_pb2.DESCRIPTOR.services_by_name["DeskService"], servicer)
 
     async def _policy(self, runtime: Runtime) -> Service:
         servicer = PolicyService(
@@ -222,6 +270,7 @@ class Province:
         servicer = InsuredServicer(
             store=store,
             external=ExternalStore(database),
+            costs=CostsStore(database),
             decider=decider,
             undoer=Undoer(store=store, resolution=resolution, clock=runtime.clock),
             resolver=Resolver(store=resolution, clock=runtime.clock),
@@ -272,7 +321,7 @@ class Province:
                 cancels=keyed(cancels, bounds),
             ),
             exchanges=ExchangeQueues(
-                client=exchange_client(runtime, "gateway"),
+                exchange=exchange_client(runtime, "gateway").exchange,
                 bounds=runtime.exchange_bounds,
                 margin_ms=limits.hop_margin_ms,
                 breaker=runtime.breaker_limits,
@@ -288,11 +337,37 @@ class Province:
             drain=orchestrator.drain,
         )
 
+    async def _filing_door(self, runtime: Runtime) -> Service:
+        limits = runtime.settings.limits
+        desks = FilingDesks(
+            clock=runtime.clock,
+            directory=await self.directory(runtime, "gateway"),
+            area=_any_area(runtime.settings),
+            limits=limits,
+            exchanges=ExchangeQueues(
+                exchange=filing_client(runtime, "gateway").exchange,
+                bounds=runtime.exchange_bounds,
+                margin_ms=limits.hop_margin_ms,
+                breaker=runtime.breaker_limits,
+            ),
+        )
+        return Service(
+            filing_desk_pb2.DESCRIPTOR.services_by_name["FilingDeskService"],
+            FilingDeskServicer(desks),
+        )
+
     async def _relay(self, runtime: Runtime) -> Service:
         directory = await self.directory(runtime, "relay")
         nation_channel = self._nation(runtime)
         nation = stub(relay_pb2_grpc.RelayServiceStub, nation_channel)
         insured = stub(insured_pb2_grpc.InsuredServiceStub, runtime.channel("relay", "settlement"))
+        desk = stub(desk_pb2_grpc.DeskServiceStub, runtime.channel("relay", "filing"))
+
+        async def to_filing(
+            envelopes: Sequence[envelope_pb2.Envelope], deadline_s: float
+        ) -> Sequence[envelope_pb2.ExchangeResult]:
+            request = desk_pb2.BatchHandleRequest(items=envelopes)
+            return (await desk.BatchHandle(request, timeout=deadline_s)).results
 
         async def to_settlement(
             envelopes: Sequence[envelope_pb2.Envelope], deadline_s: float
@@ -312,36 +387,35 @@ class Province:
         async def inside() -> bool:
             return True
 
-        breaker = Breaker(runtime.breaker_limits)
+        settling, filing = Breaker(runtime.breaker_limits), Breaker(runtime.breaker_limits)
 
-        def outward(site: str) -> Destination:
+        def beyond(site: str, breaker: Breaker) -> Destination:
             nation_hop = relay_destination(
                 site, _NATION_NAME, nation, nation_connected, breaker, passes_on=True
             )
             return failing(runtime, nation_hop, Place.RELAY_NATION_BEFORE, Place.RELAY_NATION_AFTER)
 
+        @cache
+        def outward(site: str) -> NextHop:
+            return NextHop(beyond(site, settling), beyond(site, filing))
+
+        own = runtime.settings.site
+
+        def role(send: Send[envelope_pb2.Envelope]) -> Destination:
+            hop = Destination(
+                own.code, own.name, send, ask_settlement, inside, Breaker(runtime.breaker_limits)
+            )
+            return failing(runtime, hop, Place.RELAY_INSURED_BEFORE, Place.RELAY_INSURED_AFTER)
+
         outward_forwarder = forwarder_of(runtime, types_pb2.HOP_UNSPECIFIED)
         inward_forwarder = forwarder_of(runtime, types_pb2.HOP_INSURED)
-        own = runtime.settings.site
         servicer = RelayServicer(
             site=own.code,
             directory=directory,
             outward_forwarder=outward_forwarder,
             inward_forwarder=inward_forwarder,
             outward=outward,
-            inward=failing(
-                runtime,
-                Destination(
-                    own.code,
-                    own.name,
-                    to_settlement,
-                    ask_settlement,
-                    inside,
-                    Breaker(runtime.breaker_limits),
-                ),
-                Place.RELAY_INSURED_BEFORE,
-                Place.RELAY_INSURED_AFTER,
-            ),
+            inward=NextHop(role(to_settlement), role(to_filing)),
             nation_journal=NationJournal(
                 site=own.code,
                 nation=nation,
@@ -357,6 +431,12 @@ class Province:
             await inward_forwarder.drain()
 
         return Service(relay_pb2.DESCRIPTOR.services_by_name["RelayService"], servicer, drain=drain)
+
+
+def _any_area(settings: Settings) -> str:
+    if not settings.site.areas:
+        raise SettingsError("site.areas is missing: a province has at least one pooling area")
+    return settings.site.areas[0].code
 
 
 class _Names(Mapping[str, str]):

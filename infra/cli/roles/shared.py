@@ -10,11 +10,12 @@ from gateway.relay.destinations import Destination
 from gateway.relay.forwarding import Forwarder
 from gateway.relay.journaling import Journaling
 from infra.runtime.coalesce import Bounds, Coalescer
-from infra.runtime.exchange import ExchangeClient
+from infra.runtime.exchange import ExchangeClient, FilingClient
 from infra.runtime.failpoints import Place, around
 from infra.runtime.links import stub
 from infra.runtime.server import Runtime
 from yidi.common.v1 import types_pb2
+from yidi.filing.v1 import desk_pb2_grpc
 from yidi.relay.v1 import relay_pb2_grpc
 from yidi.settlement.v1 import insured_pb2_grpc
 
@@ -30,6 +31,15 @@ def exchange_client(runtime: Runtime, caller: str) -> ExchangeClient:
     """The way from role `caller` to the insured places."""
     return ExchangeClient(
         insured=stub(insured_pb2_grpc.InsuredServiceStub, runtime.channel(caller, "settlement")),
+        relay=stub(relay_pb2_grpc.RelayServiceStub, runtime.channel(caller, "relay")),
+        failpoints=runtime.failpoints,
+    )
+
+
+def filing_client(runtime: Runtime, caller: str) -> FilingClient:
+    """The way from role `caller` to the filing desks of the insured places."""
+    return FilingClient(
+        desk=stub(desk_pb2_grpc.DeskServiceStub, runtime.channel(caller, "filing")),
         relay=stub(relay_pb2_grpc.RelayServiceStub, runtime.channel(caller, "relay")),
         failpoints=runtime.failpoints,
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
-from services.enrollment.domain.identification import CredentialType, Insurance
+from services.enrollment.domain.identification import CredentialType
+from services.enrollment.domain.qualification import Qualification
+from services.enrollment.domain.status import Spell
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +21,13 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """An insurance with the chronic diseases that its area has recognised."""
+    """A relation with one area: what a registration says, and what is stored of it."""
 
-    insurance: Insurance
-    diseases: frozenset[str]
+    person_class: int
+    civil_servant: bool
+    contracted_institution: str
+    statuses: tuple[Spell, ...]
+    qualifications: frozenset[Qualification]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Known:
     """Its credentials that somebody owns, with the owner."""
     membership: Membership | None
     """The owner's insurance of the same type in the same area."""
+    account_id: str = ""
+    """The personal account that the person has at the site already, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +71,27 @@ class Addition:
     person_id: str
     new_person: bool
     credentials: tuple[Key, ...]
+    account_id: str
+    """The personal account that the person has at the site already, or empty."""
+
+
+class Conflict(Enum):
+    """What a registration contradicts."""
+
+    NAME = "name"
+    """The ID number is known under another name."""
+    CREDENTIAL = "credential"
+    """A credential is somebody else's."""
+    CONTENT = "content"
+    """The same insurance is known with other content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer to each registration (None is a conflict) and what has to be written."""
+    """The answer to each registration (a person id or a conflict) and what has to be written."""
 
     person_ids: dict[str, str | None] = field(default_factory=dict)
+    conflicts: dict[str, Conflict] = field(default_factory=dict)
     additions: list[Addition] = field(default_factory=list)
 
 
@@ -82,10 +104,12 @@ def plan(registrations: Sequence[Registration], known: Iterable[Known]) -> Plan:
     people: dict[Key, tuple[str, bytes]] = {}
     owners: dict[Key, str] = {}
     memberships: dict[tuple[str, str, int], Membership] = {}
+    accounts: dict[str, str] = {}
     for registration, stored in zip(registrations, known, strict=True):
         owners.update(stored.owners)
         if stored.person_id is not None and stored.name_index is not None:
             people[registration.id_card] = (stored.person_id, stored.name_index)
+            accounts[stored.person_id] = stored.account_id
             if stored.membership is not None:
                 key = (stored.person_id, registration.area, registration.insurance_type)
                 memberships[key] = stored.membership
@@ -97,21 +121,30 @@ def plan(registrations: Sequence[Registration], known: Iterable[Known]) -> Plan:
         key = (person_id, registration.area, registration.insurance_type)
         missing = tuple(one for one in registration.credentials if one not in owners)
         stored_membership = memberships.get(key)
-        if (
-            name_index != registration.name_index
-            or any(owners.get(one, person_id) != person_id for one in registration.credentials)
-            or (
-                stored_membership is not None
-                and (missing or stored_membership != registration.membership)
-            )
+        conflict = None
+        if name_index != registration.name_index:
+            conflict = Conflict.NAME
+        elif any(owners.get(one, person_id) != person_id for one in registration.credentials):
+            conflict = Conflict.CREDENTIAL
+        elif stored_membership is not None and (
+            missing or stored_membership != registration.membership
         ):
+            conflict = Conflict.CONTENT
+        if conflict is not None:
+            result.conflicts[registration.item_id] = conflict
             result.person_ids[registration.item_id] = None
             continue
         result.person_ids[registration.item_id] = person_id
         if stored_membership is not None:
             continue
         result.additions.append(
-            Addition(registration, person_id, registration.id_card not in people, missing)
+            Addition(
+                registration,
+                person_id,
+                registration.id_card not in people,
+                missing,
+                accounts.get(person_id, ""),
+            )
         )
         people[registration.id_card] = (person_id, name_index)
         owners.update(dict.fromkeys(missing, person_id))

@@ -1,32 +1,36 @@
 """On what basis a visit is entitled and at which level the insured area pays.
 
-In order: somebody else is liable → refused; inside the pooling area → local; a filing covers the
-visit; emergency → deemed filed; the area asks for no filing; only the account pays; otherwise
-refused, with the reason that helps the patient most. 规程 is the annex of 医保发〔2022〕22号,
-基本医疗保险跨省异地就医直接结算经办规程.
+In order: somebody else is liable → refused; not at the chosen institution where that is asked →
+refused; inside the pooling area → local; a filing covers the visit; emergency → deemed filed; the
+area asks for no filing; only the account pays; the area pays unfiled care; otherwise refused, with
+the near miss that helps the patient most. At one place the filings go long-term, referral,
+emergency, other temporary, and the last yields to an emergency of the visit. 规程 is the annex of
+医保发〔2022〕22号, 基本医疗保险跨省异地就医直接结算经办规程.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
-from services.filing.domain.area_rules import AreaRules
+from services.filing.domain.area_rules import AreaRules, Provenance, Stated
+from services.filing.domain.covering import Match, during, lacking, match
 from services.filing.domain.facts import (
     BenefitClass,
+    CareType,
     CommitmentState,
     Filing,
     FilingBasis,
     FilingKind,
-    InsuranceType,
+    FilingState,
     Route,
     Visit,
 )
+from services.filing.domain.near_misses import NearMiss, near_miss
+from services.filing.domain.reasons import EntitlementReason, Given
 from services.filing.domain.validity import last_day
-
-NOTICE = "医保发〔2022〕22号"
-PROCEDURE = "基本医疗保险跨省异地就医直接结算经办规程（医保发〔2022〕22号附件）"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,37 +39,29 @@ class Entitlement:
 
     basis: FilingBasis
     benefit_class: BenefitClass
-    reason: str
-    clause: str
+    reasons: tuple[Given, ...]
+    """The deciding one first."""
     filing: Filing | None = None
-    late_filing: bool = False
+
+    @property
+    def late_filing(self) -> bool:
+        """Whether the filing was made after the visit began (补办备案)."""
+        return any(reason.code is EntitlementReason.LATE_FILING for reason in self.reasons)
 
 
 @dataclass(frozen=True, slots=True)
 class ThirdPartyLiable:
-    """An injury that somebody else has to pay for."""
+    """An injury that somebody else has to pay for (规程 第三十五条)."""
 
 
 @dataclass(frozen=True, slots=True)
-class FilingRequired:
-    """Nothing entitles the visit."""
+class InstitutionNotChosen:
+    """The visit must be at one of these institutions (codes in order)."""
+
+    chosen: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FilingExpired:
-    """The filing to this place ended before the visit began."""
-
-    expired: date
-
-
-@dataclass(frozen=True, slots=True)
-class FilingPlaceMismatch:
-    """The person has filed, to other places."""
-
-    filed: tuple[str, ...]
-
-
-Refused = ThirdPartyLiable | FilingRequired | FilingExpired | FilingPlaceMismatch
+Refused = ThirdPartyLiable | InstitutionNotChosen | NearMiss
 
 
 def resolve(
@@ -73,90 +69,84 @@ def resolve(
 ) -> Entitlement | Refused:
     """Decide one visit as of `day`, the business day of the decision.
 
-    `filings` are all of the person; those of another area or insurance, or made after `day`, say
-    nothing here.
+    `filings` are all of the person, in any order, those of a former area or another insurance
+    included; what was filed after `day` or refused says nothing. Where sample values may not grant
+    anything, `rules` come from `services.filing.domain.samples.without_samples`.
     """
     if visit.third_party_liable:
         return ThirdPartyLiable()
-    known = [
-        filing
-        for filing in filings
-        if filing.insured_area == visit.insured_area
-        and filing.insurance is visit.insurance
-        and filing.filed_on <= day
-    ]
+    binding = _binding(visit, rules)
+    if isinstance(binding, InstitutionNotChosen):
+        return binding
+    known = [one for one in filings if one.filed_on <= day and one.state is not FilingState.REFUSED]
     if visit.route is Route.LOCAL:
         return _at_home(visit, known, rules)
-    here = [filing for filing in known if _covers_place(filing, visit, rules)]
-    covering = [filing for filing in here if _covers_time(filing, visit)]
-    best = min(covering, key=lambda filing: _preference(filing, visit, rules), default=None)
-    if best is not None and (best.kind is not FilingKind.OTHER_TEMPORARY or not visit.emergency):
-        return _filed(best, visit, rules)
-    if visit.emergency:
-        return Entitlement(
-            FilingBasis.DEEMED_EMERGENCY,
-            BenefitClass.EMERGENCY,
-            "就医地上传急诊标志，视同已备案",
-            f"{PROCEDURE} 第三十四条",
-        )
-    return _without_filing(visit, rules) or _refused(visit, known, here)
+    outcome = _elsewhere(visit, known, rules)
+    if binding is not None and isinstance(outcome, Entitlement):
+        return replace(outcome, reasons=(*outcome.reasons, binding))
+    return outcome
+
+
+def _binding(visit: Visit, rules: AreaRules) -> InstitutionNotChosen | Given | None:
+    """Whether the patient is held to an institution, or is elsewhere because nobody is.
+
+    Only where the person has one and the visit's is known; never in an emergency.
+    """
+    match visit.care_type:
+        case CareType.OUTPATIENT:
+            chosen = frozenset({visit.contracted_institution} - {""})
+            free = EntitlementReason.NOT_BOUND_OUTPATIENT
+        case CareType.CHRONIC:
+            chosen = visit.chosen_institutions
+            free = EntitlementReason.NOT_BOUND_CHRONIC
+        case _:
+            return None
+    if not chosen or visit.institution in chosen | {""} or visit.emergency:
+        return None
+    bound = rules.bound_to_institution[visit.care_type, visit.route]
+    if bound.value:
+        return InstitutionNotChosen(tuple(sorted(chosen)))
+    return Given(free, bound.citation)
 
 
 def _at_home(visit: Visit, known: list[Filing], rules: AreaRules) -> Entitlement:
     """Local level, or that of a long-term resident who comes back (两地双向享受待遇)."""
-    away = [
-        filing
-        for filing in known
-        if filing.kind.long_term
-        and filing.start_date <= visit.start
-        and (filing.end_date is None or visit.start <= filing.end_date)
-    ]
+    away = [one for one in known if one.kind.long_term and not during(one, visit)]
     if not away:
-        return Entitlement(
-            FilingBasis.LOCAL,
-            BenefitClass.LOCAL,
-            "在参保统筹区内就医，无需备案",
-            f"{NOTICE} 二",
-        )
-    latest = max(away, key=lambda filing: (filing.start_date, filing.filing_id))
-    months = rules.promised_back_home_months
-    if latest.commitment is CommitmentState.PROMISED and months.value is not None:
-        until = last_day(latest.start_date, months.value)
-        if until is not None and visit.start < until:
-            return Entitlement(
-                FilingBasis.LOCAL,
-                BenefitClass.OTHER_TEMPORARY,
-                f"长期备案不满{months.value}个月且仅有个人承诺，回参保地按临时外出待遇",
-                months.citation,
-                latest,
-                latest.filed_on > visit.start,
+        return Entitlement(FilingBasis.LOCAL, BenefitClass.LOCAL, (Given(EntitlementReason.LOCAL),))
+    filing = min(away, key=lambda one: _preference(one, visit, rules))
+    stated = rules.back_home[visit.insurance,]
+    months = stated.value.promised_months
+    if filing.commitment is CommitmentState.PROMISED and months is not None:
+        until = last_day(filing.start_date, months) if months else None
+        if until is None or visit.start < until:
+            reason = Given(
+                EntitlementReason.BACK_HOME_PROMISED, stated.citation, filing.care_place, until
             )
-    return Entitlement(
-        FilingBasis.LOCAL,
-        BenefitClass.LONG_TERM_BACK_HOME,
-        "异地长期备案人员备案有效期内回参保地就医",
-        f"{NOTICE} 二（五）",
-        latest,
-        latest.filed_on > visit.start,
+            level = stated.value.promised_class
+            return Entitlement(FilingBasis.LOCAL, level, _told([reason], filing, visit), filing)
+    reason = Given(EntitlementReason.BACK_HOME, _own(stated), filing.care_place)
+    level = BenefitClass.LONG_TERM_BACK_HOME
+    return Entitlement(FilingBasis.LOCAL, level, _told([reason], filing, visit), filing)
+
+
+def _elsewhere(visit: Visit, known: list[Filing], rules: AreaRules) -> Entitlement | Refused:
+    lacks = [(one, lacking(one, visit, rules)) for one in known]
+    best = min(
+        (one for one, lack in lacks if not lack),
+        key=lambda one: _preference(one, visit, rules),
+        default=None,
     )
-
-
-def _covers_place(filing: Filing, visit: Visit, rules: AreaRules) -> bool:
-    """Filed to the care area, or to its whole province where that is done (规程 第十一条)."""
-    return filing.care_place == visit.care_area or (
-        filing.care_place == visit.care_site and filing.care_place in rules.province_places.value
-    )
-
-
-def _covers_time(filing: Filing, visit: Visit) -> bool:
-    """Begun by discharge, not ended at admission.
-
-    Who is admitted within the validity is settled after it too (规程 第十二条); who files between
-    admission and settlement as well (补办备案, 规程 第十六条).
-    """
-    return filing.start_date <= visit.end and (
-        filing.end_date is None or visit.start <= filing.end_date
-    )
+    if best is not None and (best.kind is not FilingKind.OTHER_TEMPORARY or not visit.emergency):
+        return _filed(best, visit, known, rules)
+    if visit.emergency:
+        code = (
+            EntitlementReason.DEEMED_EMERGENCY
+            if best is None
+            else EntitlementReason.EMERGENCY_OVER_TEMPORARY
+        )
+        return Entitlement(FilingBasis.DEEMED_EMERGENCY, BenefitClass.EMERGENCY, (Given(code),))
+    return _without_filing(visit, rules) or near_miss(visit, lacks)
 
 
 def _preference(
@@ -166,7 +156,7 @@ def _preference(
     order = (FilingKind.REFERRAL, FilingKind.EMERGENCY, FilingKind.OTHER_TEMPORARY)
     return (
         0 if filing.kind.long_term else 1 + order.index(filing.kind),
-        filing.referral_institution not in rules.named_institutions.value,
+        not _is_named(filing, visit, rules),
         filing.commitment is CommitmentState.PROMISED,
         filing.filed_on > visit.start,
         -filing.start_date.toordinal(),
@@ -174,61 +164,103 @@ def _preference(
     )
 
 
-def _filed(filing: Filing, visit: Visit, rules: AreaRules) -> Entitlement:
-    benefit_class, reason, clause = _level(filing, rules)
-    late = filing.filed_on > visit.start
-    if late:
-        reason += "；入院后、结算前补办备案"
-        clause += f"；{PROCEDURE} 第十六条"
-    if filing.end_date is not None and filing.end_date < visit.end:
-        reason += "；备案有效期内入院，有效期满后出院照常结算"
-        clause += f"；{PROCEDURE} 第十二条"
-    return Entitlement(FilingBasis.FILED, benefit_class, reason, clause, filing, late)
+def _is_named(filing: Filing, visit: Visit, rules: AreaRules) -> bool:
+    """Whether it is a referral by an institution that the area names; there is none at home."""
+    return (
+        filing.kind is FilingKind.REFERRAL
+        and filing.referral_institution in rules.referrals[visit.route,].value.named
+    )
 
 
-def _level(filing: Filing, rules: AreaRules) -> tuple[BenefitClass, str, str]:
+def _filed(filing: Filing, visit: Visit, known: list[Filing], rules: AreaRules) -> Entitlement:
+    reasons: list[Given] = []
     if filing.kind.long_term:
-        return BenefitClass.LONG_TERM_AT_PLACE, "异地长期备案，在备案地就医", f"{NOTICE} 二（五）"
-    if filing.kind is FilingKind.REFERRAL:
-        named = rules.named_institutions
-        if filing.referral_institution in named.value:
-            return BenefitClass.REFERRAL_NAMED, "经参保地指定医疗机构转诊", named.citation
-        return BenefitClass.REFERRAL, "异地转诊备案", f"{NOTICE} 二"
-    if filing.kind is FilingKind.EMERGENCY:
-        return BenefitClass.EMERGENCY, "异地急诊抢救备案", f"{PROCEDURE} 第三十四条"
-    return BenefitClass.OTHER_TEMPORARY, "其他临时外出就医备案", f"{NOTICE} 二"
+        level = BenefitClass.LONG_TERM_AT_PLACE
+        reasons.append(Given(EntitlementReason.LONG_TERM_AT_PLACE, place=filing.care_place))
+    elif filing.kind is FilingKind.REFERRAL:
+        stated = rules.referrals[visit.route,]
+        if _is_named(filing, visit, rules):
+            level = BenefitClass.REFERRAL_NAMED
+            code, citation = EntitlementReason.REFERRAL_NAMED, stated.citation
+        else:
+            level = BenefitClass.REFERRAL
+            code, citation = EntitlementReason.REFERRAL, _own(stated)
+        reasons.append(Given(code, citation, filing.care_place))
+        homes = [one.care_place for one in known if one.kind.long_term and not during(one, visit)]
+        if homes:
+            reasons.append(Given(EntitlementReason.LONG_TERM_REFERRED, place=min(homes)))
+    elif filing.kind is FilingKind.EMERGENCY:
+        level = BenefitClass.EMERGENCY
+        reasons.append(Given(EntitlementReason.EMERGENCY_FILED, place=filing.care_place))
+    else:
+        level = BenefitClass.OTHER_TEMPORARY
+        reasons.append(Given(EntitlementReason.OTHER_TEMPORARY, place=filing.care_place))
+    how = match(filing, visit, rules)
+    if how is Match.PROVINCE:
+        reasons.append(Given(EntitlementReason.FILED_TO_PROVINCE, place=visit.care_area))
+    elif how is Match.LINKED:
+        citation = rules.linked_places[()].citation
+        reasons.append(Given(EntitlementReason.LINKED_PLACE, citation, visit.care_area))
+    return Entitlement(FilingBasis.FILED, level, _told(reasons, filing, visit), filing)
+
+
+def _told(reasons: list[Given], filing: Filing, visit: Visit) -> tuple[Given, ...]:
+    """The reasons, and what else a clerk must know of the filing that decided."""
+    told = list(reasons)
+    if filing.filed_on > visit.start:
+        told.append(Given(EntitlementReason.LATE_FILING, day=filing.filed_on))
+    if filing.end_date is not None and filing.end_date < visit.end:
+        code = (
+            EntitlementReason.FILING_ENDED_SINCE
+            if filing.state is FilingState.ENDED
+            else EntitlementReason.ADMITTED_WITHIN_VALIDITY
+        )
+        told.append(Given(code, day=filing.end_date))
+    if (
+        filing.commitment is CommitmentState.PROMISED
+        and told[0].code is not EntitlementReason.BACK_HOME_PROMISED
+    ):
+        told.append(Given(EntitlementReason.PROMISE_OPEN))
+    return tuple(told)
 
 
 def _without_filing(visit: Visit, rules: AreaRules) -> Entitlement | None:
-    if visit.route in rules.exempt_routes.value:
-        return Entitlement(
-            FilingBasis.EXEMPT,
-            BenefitClass.OTHER_TEMPORARY,
-            "参保地规定此类临时外出就医无需备案",
-            rules.exempt_routes.citation,
+    exemption = rules.exemption[visit.insurance,]
+    if visit.route in exemption.value.routes:
+        code = (
+            EntitlementReason.EXEMPT_IN_PROVINCE
+            if visit.route is Route.IN_PROVINCE
+            else EntitlementReason.EXEMPT_PAIR
         )
-    if (
-        visit.use_account
-        and visit.insurance is InsuranceType.EMPLOYEE
-        and visit.care_type in rules.account_without_filing.value
-    ):
+    elif not exemption.value.places.isdisjoint({visit.care_area, visit.care_site}):
+        code = EntitlementReason.EXEMPT_PAIR
+    else:
+        return _unfiled(visit, rules)
+    return Entitlement(
+        FilingBasis.EXEMPT,
+        exemption.value.benefit_class,
+        (Given(code, exemption.citation, visit.care_area),),
+    )
+
+
+def _unfiled(visit: Visit, rules: AreaRules) -> Entitlement | None:
+    account = rules.account_without_filing[visit.insurance, visit.care_type]
+    if visit.use_account and account.value:
         return Entitlement(
             FilingBasis.ACCOUNT_ONLY,
             BenefitClass.OTHER_TEMPORARY,
-            "未备案，只可使用个人账户支付",
-            rules.account_without_filing.citation,
+            (Given(EntitlementReason.ACCOUNT_ONLY, account.citation),),
+        )
+    unfiled = rules.unfiled_class[visit.route, visit.insurance, visit.care_type]
+    if unfiled.value is not None:
+        return Entitlement(
+            FilingBasis.NONE,
+            unfiled.value,
+            (Given(EntitlementReason.UNFILED_LEVEL, unfiled.citation),),
         )
     return None
 
 
-def _refused(visit: Visit, known: list[Filing], here: list[Filing]) -> Refused:
-    ended = [
-        filing.end_date
-        for filing in here
-        if filing.end_date is not None and filing.end_date < visit.start
-    ]
-    if ended:
-        return FilingExpired(max(ended))
-    # Those that cover the time cannot be `here`: the visit would be entitled.
-    elsewhere = {filing.care_place for filing in known if _covers_time(filing, visit)}
-    return FilingPlaceMismatch(tuple(sorted(elsewhere))) if elsewhere else FilingRequired()
+def _own(stated: Stated[Any]) -> str:
+    """The area's rule where it speaks for itself; else the national clause of the contract."""
+    return "" if stated.provenance is Provenance.ILLUSTRATIVE else stated.citation

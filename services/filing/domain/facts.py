@@ -87,6 +87,44 @@ class FilingKind(IntEnum):
         return self <= FilingKind.POSTED_WORKER
 
 
+class FilingChannel(IntEnum):
+    """备案渠道."""
+
+    NATIONAL_APP = 1
+    MINI_PROGRAM = 2
+    STATE_COUNCIL_CLIENT = 3
+    LOCAL_ONLINE = 4
+    WINDOW = 5
+    PHONE = 6
+    HOSPITAL_UPLOAD = 7
+
+
+class FilingState(IntEnum):
+    """Where a filing stands."""
+
+    PENDING = 1
+    ACCEPTED = 2
+    REFUSED = 3
+    ENDED = 4
+    CANCELLED = 5
+
+
+class Material(IntEnum):
+    """备案材料."""
+
+    FILING_FORM = 1
+    HOUSEHOLD_REGISTER = 2
+    ID_CARD_OF_PLACE = 3
+    RESIDENCE_PERMIT = 4
+    COMMUNITY_CERTIFICATE = 5
+    POSTING_CERTIFICATE = 6
+    EMPLOYER_CERTIFICATE = 7
+    LABOUR_CONTRACT = 8
+    EMPLOYER_APPLICATION = 9
+    REFERRAL_CERTIFICATE = 10
+    COMMITMENT = 11
+
+
 class CommitmentState(IntEnum):
     """How a filing's material stands."""
 
@@ -104,6 +142,7 @@ class FilingBasis(IntEnum):
     EXEMPT = 3
     ACCOUNT_ONLY = 4
     LOCAL = 5
+    NONE = 6
 
 
 class BenefitClass(IntEnum):
@@ -120,19 +159,38 @@ class BenefitClass(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Filing:
-    """One filing of one person; both days are included, no last day means no end."""
+    """One filing of one person; both days are included, no last day means no end.
+
+    PENDING, REFUSED and CANCELLED cover nothing; ACCEPTED and ENDED cover their days.
+    """
 
     filing_id: str
     insured_area: str
     insurance: InsuranceType
     kind: FilingKind
-    channel: int
+    channel: FilingChannel
     care_place: str
     start_date: date
     end_date: date | None
     filed_on: date
     referral_institution: str
     commitment: CommitmentState
+    state: FilingState = FilingState.ACCEPTED
+    version: int = 1
+    disease_code: str = ""
+    """Of a referral; empty covers any disease."""
+    materials: frozenset[Material] = frozenset()
+    due_date: date | None = None
+    """While PENDING: last day for handling it."""
+    replaces: str = ""
+    """The filing whose change made this one."""
+    changed_on: date | None = None
+    """The day on which it was ended, cancelled or refused."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it can cover a visit at all."""
+        return self.state in (FilingState.ACCEPTED, FilingState.ENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +212,15 @@ class Visit:
     injury: Answer
     third_party: Answer
     use_account: bool
+    disease_code: str = ""
+    """Of an outpatient chronic disease, else empty."""
+    diagnosis_codes: tuple[str, ...] = ()
+    institution: str = ""
+    """Where it is; empty when it is not known yet."""
+    insured_since: date | None = None
+    """First day of the present relation; what was filed before covers nothing."""
+    contracted_institution: str = ""
+    chosen_institutions: frozenset[str] = frozenset()
 
     @property
     def emergency(self) -> bool:

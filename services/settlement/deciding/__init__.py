@@ -16,7 +16,6 @@ last. A decided refusal is a decision like any other; an undecided one leaves no
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +33,7 @@ from infra.runtime.errors import Reason, Refusal
 from infra.runtime.rules_zh import describe
 from infra.runtime.telemetry import Stopwatch
 from services.settlement.answers import stored_answer, undecided
-from services.settlement.deciding.case import QUOTE, SETTLE, Case, Unit, group, in_turn, reset
+from services.settlement.deciding.case import QUOTE, SETTLE, Case, Unit, group, reset
 from services.settlement.deciding.computing import compute_unit, quote_changed, visit_of
 from services.settlement.deciding.writing import decide_unit
 from services.settlement.domain.balance import PersonKey
@@ -46,6 +45,7 @@ from services.settlement.store.insured import (
     Reading,
     UnitWrite,
 )
+from services.settlement.turns import Turns
 from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc
 from yidi.filing.v1 import filing_pb2, filing_pb2_grpc
@@ -78,8 +78,7 @@ class Decider:
         self._clock = clock
         self._seconds = call_seconds
         self._validator = protovalidate.Validator()
-        self._turns: dict[PersonKey, asyncio.Event] = {}
-        """Persons who are being decided, and what their waiters wait for."""
+        self._turns = Turns()
 
     async def exchange(
         self, envelopes: Iterable[envelope_pb2.Envelope]
@@ -100,14 +99,9 @@ class Decider:
         watch.lap(types_pb2.HOP_FILING)
         tried: Counter[str] = Counter()
         while cases:
-            turn, cases = await self._take_turns(cases)
-            tried.update(case.id for case in turn)
-            persons = {case.person for case in turn if in_turn(case)}
-            try:
+            async with self._turns.take(cases, _in_turn) as (turn, cases):
+                tried.update(case.id for case in turn)
                 again = await self._attempt(turn, results, watch)
-            finally:
-                for person in persons:
-                    self._turns.pop(person).set()
             for case in again:
                 if tried[case.id] < ATTEMPTS:
                     cases.append(case)
@@ -118,21 +112,6 @@ class Decider:
         for result in results.values():
             result.hops.extend(hops)
         return list(results.values())
-
-    async def _take_turns(self, cases: list[Case]) -> tuple[list[Case], list[Case]]:
-        """The cases whose persons no other batch of this process is deciding, and the others.
-
-        The version of a row would find them out, but only after all the work; the batch goes on
-        without them, and only when nothing else is left does it wait.
-        """
-        while all(in_turn(case) and case.person in self._turns for case in cases):
-            await self._turns[cases[0].person].wait()
-        turn = [case for case in cases if not in_turn(case) or case.person not in self._turns]
-        later = [case for case in cases if in_turn(case) and case.person in self._turns]
-        for case in turn:
-            if in_turn(case):
-                self._turns[case.person] = asyncio.Event()
-        return turn, later
 
     def _receive(self, envelope: envelope_pb2.Envelope) -> Case:
         """Open the payload and hold it against its envelope; raises undecided refusals."""
@@ -216,6 +195,10 @@ class Decider:
                     care_site=case.care.site,
                     route=case.route,
                     day=day,
+                    insured_since=case.participant.insured_since,
+                    institution=case.envelope.origin.institution,
+                    contracted_institution=case.participant.contracted_institution,
+                    chosen_institutions=case.participant.chosen_institutions,
                 )
                 for case in asked
                 if case.participant is not None
@@ -375,6 +358,11 @@ class Decider:
             for case in unit.cases
             if not case.is_quote and case.id not in written
         ]
+
+
+def _in_turn(case: Case) -> PersonKey | None:
+    """Whose rows the case changes: a quote and a refusal change none."""
+    return None if case.refusal is not None or case.is_quote else case.person
 
 
 def _spread(

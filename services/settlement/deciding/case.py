@@ -93,11 +93,6 @@ def group(cases: Sequence[Case]) -> tuple[list[Unit], list[Case]]:
     return units, later
 
 
-def in_turn(case: Case) -> bool:
-    """Whether the case changes rows of its person: a quote and a refusal change none."""
-    return case.refusal is None and not case.is_quote
-
-
 def reset(case: Case) -> Case:
     """Forget what was computed from rows that have changed. Refusals by enrollment and filing
     stay; those that came from the computation are found again.

@@ -12,7 +12,7 @@ from services.settlement.domain.quote import change_cause, quote_digest
 from services.settlement.store.insured import (
     Reading,
 )
-from yidi.common.v1 import amounts_pb2, visit_pb2
+from yidi.common.v1 import amounts_pb2, types_pb2, visit_pb2
 from yidi.policy.v1 import policy_pb2
 
 _FACTS = ("deductible_level", "settlement_level", "price_limit_level", "grade")
@@ -68,6 +68,7 @@ def policy_case(case: Case, day: str) -> policy_pb2.ComputeCase:
             use_account=visit.use_account,
             care_area=case.care.area,
             late_filing=case.entitlement.late_filing,
+            unfiled=case.entitlement.basis == types_pb2.FILING_BASIS_NONE,
             **{name: getattr(institution, name) for name in _FACTS},
         ),
     )

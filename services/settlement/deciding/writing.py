@@ -118,9 +118,21 @@ def _commitment(
     raw = header.SerializeToString()
     outcome = envelope_pb2.Outcome(header=raw, details=details, digest=hashlib.sha256(raw).digest())
     decision = _decision(
-        case, Decision.COMMITTED, unit, header=header, outcome=outcome, balances=balances
+        case,
+        Decision.COMMITTED,
+        unit,
+        header=header,
+        outcome=outcome,
+        balances=balances,
+        filing_id=_filing_of(case),
     )
     return case, decision, envelope_pb2.ExchangeResult(id=case.id, committed=outcome)
+
+
+def _filing_of(case: Case) -> str:
+    """The filing that the cost counts under, or empty: at home nothing is spent at its place."""
+    at_home = case.route == types_pb2.ROUTE_LOCAL
+    return "" if at_home or case.entitlement is None else case.entitlement.filing_id
 
 
 def _rejection(
@@ -148,6 +160,7 @@ def _decision(
     outcome: envelope_pb2.Outcome | None = None,
     rejection: bytes | None = None,
     balances: Mapping[str, object] | None = None,
+    filing_id: str = "",
 ) -> NewDecision:
     return NewDecision(
         settlement_id=case.id,
@@ -165,4 +178,5 @@ def _decision(
         rejection=rejection,
         balances=msgspec.json.encode(balances or {}).decode(),
         policy_case=case.policy_case.SerializeToString() if case.policy_case else None,
+        filing_id=filing_id or None,
     )

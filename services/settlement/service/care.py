@@ -138,9 +138,9 @@ class CareServicer:
         if row is None:
             raise Refusal(Reason.ERROR_REASON_SETTLEMENT_NOT_FOUND)
         shown = _shown(row)
-        # Whoever sent it: recovery's is named on the row, an institution's is found by its own row.
-        shown.row.undone_by = shown.row.undone_by or await self._operating.undo_of(
-            request.settlement_id
+        # The one that stands, whoever sent it; else the one that recovery has named on the row.
+        shown.row.undone_by = (
+            await self._operating.undo_of(request.settlement_id) or shown.row.undone_by
         )
         for entry in trail:
             added = shown.trail.add(actor=entry["actor"], action=entry["action"])

@@ -18,6 +18,7 @@ from services.settlement.comparing import Comparing
 from services.settlement.deciding import Decider
 from services.settlement.domain.balance import FIELDS, ZERO, PersonKey, Values, add
 from services.settlement.resolving import Resolver
+from services.settlement.store.costs import CostsStore
 from services.settlement.store.external import ExternalStore, Posting
 from services.settlement.store.insured import InsuredStore
 from services.settlement.store.past import PastDecision
@@ -39,6 +40,7 @@ class InsuredServicer:
         *,
         store: InsuredStore,
         external: ExternalStore,
+        costs: CostsStore,
         decider: Decider,
         undoer: Undoer,
         resolver: Resolver,
@@ -48,6 +50,7 @@ class InsuredServicer:
     ) -> None:
         self._store = store
         self._external = external
+        self._costs = costs
         self._clock = clock
         self._decider = decider
         self._undoer = undoer
@@ -95,6 +98,16 @@ class InsuredServicer:
                 conflict = Refusal(Reason.ERROR_REASON_EXTERNAL_CONFLICT, posting_id=item.id)
                 results.append(insured_pb2.ExternalResult(id=item.id, error=conflict.status()))
         return insured_pb2.BatchPostExternalResponse(results=results)
+
+    async def BatchHasCosts(
+        self, request: insured_pb2.BatchHasCostsRequest, call: Call
+    ) -> insured_pb2.BatchHasCostsResponse:
+        found = await self._costs.with_costs([item.filing_id for item in request.items])
+        results = [
+            insured_pb2.HasCostsResult(id=item.id, has_costs=item.filing_id.lower() in found)
+            for item in request.items
+        ]
+        return insured_pb2.BatchHasCostsResponse(results=results)
 
     async def CheckInsuredInvariants(
         self, request: insured_pb2.CheckInsuredInvariantsRequest, call: Call

@@ -52,7 +52,7 @@ FROM unnest($5::uuid[]) AS i(account_id)
 JOIN settlement.account a ON a.account_id = i.account_id
 """
 
-_AFTER = 44 + len(FIELDS)
+_AFTER = 45 + len(FIELDS)
 _ACCOUNT_ARRAYS = [
     f"${_AFTER + index}::{kind}[]" for index, kind in enumerate(("int", "uuid", "bigint", "bigint"))
 ]
@@ -63,14 +63,14 @@ WITH item AS (
     SELECT * FROM unnest(
         $2::uuid[], $3::int[], $4::int[], $5::text[], $6::smallint[], $7::bytea[], $8::text[],
         $9::text[], $10::text[], $11::smallint[], $12::uuid[], $13::bytea[], $14::bytea[],
-        $15::bytea[], $16::bytea[], $17::text[], $18::bytea[], $19::uuid[],
-        {journal.parameters(20)}
+        $15::bytea[], $16::bytea[], $17::text[], $18::bytea[], $19::uuid[], $20::uuid[],
+        {journal.parameters(21)}
     ) AS t(settlement_id, unit, locks, state, kind, request_digest, institution, care_area,
            insured_area, insurance, person_id, outcome_header, outcome_details, outcome_digest,
-           rejection, balances, policy_case, undoes, {journal.COLUMN_LIST})
+           rejection, balances, policy_case, undoes, filing_id, {journal.COLUMN_LIST})
 ), c AS (
-    SELECT * FROM unnest($38::int[], $39::text[], $40::smallint[], $41::uuid[], $42::text[],
-        $43::bigint[], {", ".join(f"${44 + i}::bigint[]" for i in range(len(FIELDS)))}
+    SELECT * FROM unnest($39::int[], $40::text[], $41::smallint[], $42::uuid[], $43::text[],
+        $44::bigint[], {", ".join(f"${45 + i}::bigint[]" for i in range(len(FIELDS)))}
     ) AS t(unit, insured_area, insurance, person_id, period, version, {_VALUES})
 ), m AS (
     SELECT * FROM unnest({", ".join(_ACCOUNT_ARRAYS)})
@@ -92,10 +92,10 @@ WITH item AS (
     INSERT INTO settlement.decision
         (settlement_id, state, kind, request_digest, institution, care_area, insured_area,
          insurance, person_id, decided_at, outcome_header, outcome_details, outcome_digest,
-         rejection, balances, policy_case, undoes, {journal.COLUMN_LIST})
+         rejection, balances, policy_case, undoes, filing_id, {journal.COLUMN_LIST})
     SELECT settlement_id, state, kind, request_digest, institution, care_area, insured_area,
            insurance, person_id, $1, outcome_header, outcome_details, outcome_digest, rejection,
-           balances::jsonb, policy_case, undoes, {journal.selected("item")}
+           balances::jsonb, policy_case, undoes, filing_id, {journal.selected("item")}
     FROM item JOIN ready USING (unit)
     RETURNING settlement_id, institution, state, outcome_digest, undoes
 ), undone AS (
@@ -169,6 +169,8 @@ class NewDecision:
     balances: str
     policy_case: bytes | None
     undoes: str | None = None
+    filing_id: str | None = None
+    """The filing that a committed settlement away from home was paid under."""
 
 
 @dataclass(slots=True)
@@ -302,6 +304,7 @@ def _decision_arrays(
         [d.balances for d in decisions],
         [d.policy_case for d in decisions],
         [d.undoes for d in decisions],
+        [d.filing_id for d in decisions],
         *journal.arrays([d.header for d in decisions]),
     ]
 

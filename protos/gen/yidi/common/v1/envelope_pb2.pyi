@@ -196,6 +196,7 @@ class ExchangeResult(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     ABORTED_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
+    FILED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     NOT_FORWARDED_FIELD_NUMBER: _builtins.int
     HOPS_FIELD_NUMBER: _builtins.int
@@ -207,6 +208,8 @@ class ExchangeResult(_message.Message):
     """A tombstone: serialized Rejection with the state ABORTED."""
     unknown: _builtins.bool
     """Only to a query: there is no row now, which proves nothing."""
+    filed: _builtins.bytes
+    """To an envelope of the kind FILING: serialized `filing.v1.DeskAnswer`. A relay never reads it."""
     not_forwarded: _builtins.bool
     """With an error: the hop that answers refused before sending on; the item can never be decided."""
     @_builtins.property
@@ -229,15 +232,16 @@ class ExchangeResult(_message.Message):
         rejected: _builtins.bytes = ...,
         aborted: _builtins.bytes = ...,
         unknown: _builtins.bool = ...,
+        filed: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
         not_forwarded: _builtins.bool = ...,
         hops: _abc.Iterable[Global___HopTime] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "outcome", b"outcome", "rejected", b"rejected", "unknown", b"unknown"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "filed", b"filed", "outcome", b"outcome", "rejected", b"rejected", "unknown", b"unknown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "hops", b"hops", "id", b"id", "not_forwarded", b"not_forwarded", "outcome", b"outcome", "rejected", b"rejected", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "error", b"error", "filed", b"filed", "hops", b"hops", "id", b"id", "not_forwarded", b"not_forwarded", "outcome", b"outcome", "rejected", b"rejected", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["committed", "rejected", "aborted", "unknown", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["committed", "rejected", "aborted", "unknown", "filed", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

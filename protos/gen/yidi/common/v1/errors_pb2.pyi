@@ -140,6 +140,62 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """统筹区 {area} 的版本 {version} 已经发布，内容不可更改。"""
     ERROR_REASON_POLICY_ACTIVATION_TOO_SOON: _ErrorReason.ValueType  # 58
     """启用时刻距现在不足 {seconds} 秒。"""
+    ERROR_REASON_INSURANCE_SUSPENDED: _ErrorReason.ValueType  # 59
+    """参保人的 {insurance} 自 {since} 起暂停参保。"""
+    ERROR_REASON_INSURANCE_TRANSFERRED: _ErrorReason.ValueType  # 60
+    """参保人的 {insurance} 已于 {since} 转往 {area}。"""
+    ERROR_REASON_INSURANCE_OTHER_TYPE: _ErrorReason.ValueType  # 61
+    """参保人没有 {insurance}，就诊日期参加的是 {actual}。"""
+    ERROR_REASON_CREDENTIAL_REPLACED: _ErrorReason.ValueType  # 62
+    """此就医凭证已于 {since} 换发，不再有效。"""
+    ERROR_REASON_CHRONIC_GRANTED_ELSEWHERE: _ErrorReason.ValueType  # 63
+    """病种 {disease} 的门诊慢特病资格由 {area} 认定，不是参保地认定。"""
+    ERROR_REASON_CHRONIC_NOT_IN_FORCE: _ErrorReason.ValueType  # 64
+    """病种 {disease} 的门诊慢特病资格有效期为 {from} 至 {until}，就诊日期不在其内。"""
+    ERROR_REASON_FILING_NOT_STARTED: _ErrorReason.ValueType  # 65
+    """参保人到 {place} 的备案从 {start} 开始，晚于入院或就诊日期。"""
+    ERROR_REASON_FILING_PENDING: _ErrorReason.ValueType  # 66
+    """参保人到 {place} 的备案正在审核，应于 {due} 前办结。"""
+    ERROR_REASON_FILING_CANCELLED: _ErrorReason.ValueType  # 67
+    """参保人到 {place} 的备案已于 {since} 取消或终止。"""
+    ERROR_REASON_FILING_FORMER_AREA: _ErrorReason.ValueType  # 68
+    """参保人到 {place} 的备案是参保关系转移前办理的，自 {since} 起不再有效。"""
+    ERROR_REASON_FILING_OTHER_INSURANCE: _ErrorReason.ValueType  # 69
+    """参保人到 {place} 的备案属于 {filed}，本次按 {insurance} 结算。"""
+    ERROR_REASON_FILING_REFERRAL_DISEASE: _ErrorReason.ValueType  # 70
+    """参保人到 {place} 的转诊备案是病种 {filed} 的，与本次就诊不符。"""
+    ERROR_REASON_INSTITUTION_NOT_CHOSEN: _ErrorReason.ValueType  # 71
+    """参保地规定只能在选定的机构 {chosen} 享受此项门诊待遇。"""
+    ERROR_REASON_FILING_OVERLAPS: _ErrorReason.ValueType  # 72
+    """参保人已有到 {place} 的{kind}备案（{start} 起），不能重复办理。"""
+    ERROR_REASON_FILING_NOT_FOUND: _ErrorReason.ValueType  # 73
+    """没有找到该参保人的备案 {filing}。"""
+    ERROR_REASON_FILING_STATE_WRONG: _ErrorReason.ValueType  # 74
+    """备案 {filing} 的状态是{state}，不能办理{action}。"""
+    ERROR_REASON_FILING_LOCKED: _ErrorReason.ValueType  # 75
+    """备案 {filing} 在 {until} 前不能变更或取消：{cause}。"""
+    ERROR_REASON_FILING_CHANNEL_NOT_ALLOWED: _ErrorReason.ValueType  # 76
+    """参保地不能通过{channel}办理此事项，可以通过：{allowed}。"""
+    ERROR_REASON_FILING_CHANGED_MEANWHILE: _ErrorReason.ValueType  # 77
+    """备案 {filing} 已被他人更改（现为第 {version} 版）。"""
+    ERROR_REASON_FILING_PLACE_UNKNOWN: _ErrorReason.ValueType  # 78
+    """备案地 {place} 不在全国目录中。"""
+    ERROR_REASON_FILING_MATERIAL_MISSING: _ErrorReason.ValueType  # 79
+    """缺少备案材料：{missing}。"""
+    ERROR_REASON_FILING_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 80
+    """备案请求已送出，尚未收到参保地的答复。"""
+    ERROR_REASON_PARTICIPANT_NOT_FOUND: _ErrorReason.ValueType  # 81
+    """没有找到该参保人。"""
+    ERROR_REASON_PARTICIPANT_CHANGED_MEANWHILE: _ErrorReason.ValueType  # 82
+    """参保人信息已被他人更改（现为第 {version} 版）。"""
+    ERROR_REASON_PARTICIPANT_CHANGE_REFUSED: _ErrorReason.ValueType  # 83
+    """不能办理此项参保变更：{cause}。"""
+    ERROR_REASON_IMPORT_INVALID: _ErrorReason.ValueType  # 84
+    """导入文件不符合格式：{cause}。"""
+    ERROR_REASON_IMPORT_STATE_WRONG: _ErrorReason.ValueType  # 85
+    """导入 {import} 不能这样继续：{cause}。"""
+    ERROR_REASON_IMPORT_TOTALS_DIFFER: _ErrorReason.ValueType  # 86
+    """导入的合计与文件的控制数不一致：{cause}。"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason for which the suite refuses or cannot answer. On the wire: `google.rpc.Status` with
@@ -265,4 +321,60 @@ ERROR_REASON_POLICY_VERSION_PUBLISHED: ErrorReason.ValueType  # 57
 """统筹区 {area} 的版本 {version} 已经发布，内容不可更改。"""
 ERROR_REASON_POLICY_ACTIVATION_TOO_SOON: ErrorReason.ValueType  # 58
 """启用时刻距现在不足 {seconds} 秒。"""
+ERROR_REASON_INSURANCE_SUSPENDED: ErrorReason.ValueType  # 59
+"""参保人的 {insurance} 自 {since} 起暂停参保。"""
+ERROR_REASON_INSURANCE_TRANSFERRED: ErrorReason.ValueType  # 60
+"""参保人的 {insurance} 已于 {since} 转往 {area}。"""
+ERROR_REASON_INSURANCE_OTHER_TYPE: ErrorReason.ValueType  # 61
+"""参保人没有 {insurance}，就诊日期参加的是 {actual}。"""
+ERROR_REASON_CREDENTIAL_REPLACED: ErrorReason.ValueType  # 62
+"""此就医凭证已于 {since} 换发，不再有效。"""
+ERROR_REASON_CHRONIC_GRANTED_ELSEWHERE: ErrorReason.ValueType  # 63
+"""病种 {disease} 的门诊慢特病资格由 {area} 认定，不是参保地认定。"""
+ERROR_REASON_CHRONIC_NOT_IN_FORCE: ErrorReason.ValueType  # 64
+"""病种 {disease} 的门诊慢特病资格有效期为 {from} 至 {until}，就诊日期不在其内。"""
+ERROR_REASON_FILING_NOT_STARTED: ErrorReason.ValueType  # 65
+"""参保人到 {place} 的备案从 {start} 开始，晚于入院或就诊日期。"""
+ERROR_REASON_FILING_PENDING: ErrorReason.ValueType  # 66
+"""参保人到 {place} 的备案正在审核，应于 {due} 前办结。"""
+ERROR_REASON_FILING_CANCELLED: ErrorReason.ValueType  # 67
+"""参保人到 {place} 的备案已于 {since} 取消或终止。"""
+ERROR_REASON_FILING_FORMER_AREA: ErrorReason.ValueType  # 68
+"""参保人到 {place} 的备案是参保关系转移前办理的，自 {since} 起不再有效。"""
+ERROR_REASON_FILING_OTHER_INSURANCE: ErrorReason.ValueType  # 69
+"""参保人到 {place} 的备案属于 {filed}，本次按 {insurance} 结算。"""
+ERROR_REASON_FILING_REFERRAL_DISEASE: ErrorReason.ValueType  # 70
+"""参保人到 {place} 的转诊备案是病种 {filed} 的，与本次就诊不符。"""
+ERROR_REASON_INSTITUTION_NOT_CHOSEN: ErrorReason.ValueType  # 71
+"""参保地规定只能在选定的机构 {chosen} 享受此项门诊待遇。"""
+ERROR_REASON_FILING_OVERLAPS: ErrorReason.ValueType  # 72
+"""参保人已有到 {place} 的{kind}备案（{start} 起），不能重复办理。"""
+ERROR_REASON_FILING_NOT_FOUND: ErrorReason.ValueType  # 73
+"""没有找到该参保人的备案 {filing}。"""
+ERROR_REASON_FILING_STATE_WRONG: ErrorReason.ValueType  # 74
+"""备案 {filing} 的状态是{state}，不能办理{action}。"""
+ERROR_REASON_FILING_LOCKED: ErrorReason.ValueType  # 75
+"""备案 {filing} 在 {until} 前不能变更或取消：{cause}。"""
+ERROR_REASON_FILING_CHANNEL_NOT_ALLOWED: ErrorReason.ValueType  # 76
+"""参保地不能通过{channel}办理此事项，可以通过：{allowed}。"""
+ERROR_REASON_FILING_CHANGED_MEANWHILE: ErrorReason.ValueType  # 77
+"""备案 {filing} 已被他人更改（现为第 {version} 版）。"""
+ERROR_REASON_FILING_PLACE_UNKNOWN: ErrorReason.ValueType  # 78
+"""备案地 {place} 不在全国目录中。"""
+ERROR_REASON_FILING_MATERIAL_MISSING: ErrorReason.ValueType  # 79
+"""缺少备案材料：{missing}。"""
+ERROR_REASON_FILING_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 80
+"""备案请求已送出，尚未收到参保地的答复。"""
+ERROR_REASON_PARTICIPANT_NOT_FOUND: ErrorReason.ValueType  # 81
+"""没有找到该参保人。"""
+ERROR_REASON_PARTICIPANT_CHANGED_MEANWHILE: ErrorReason.ValueType  # 82
+"""参保人信息已被他人更改（现为第 {version} 版）。"""
+ERROR_REASON_PARTICIPANT_CHANGE_REFUSED: ErrorReason.ValueType  # 83
+"""不能办理此项参保变更：{cause}。"""
+ERROR_REASON_IMPORT_INVALID: ErrorReason.ValueType  # 84
+"""导入文件不符合格式：{cause}。"""
+ERROR_REASON_IMPORT_STATE_WRONG: ErrorReason.ValueType  # 85
+"""导入 {import} 不能这样继续：{cause}。"""
+ERROR_REASON_IMPORT_TOTALS_DIFFER: ErrorReason.ValueType  # 86
+"""导入的合计与文件的控制数不一致：{cause}。"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,25 +26,27 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cyidi/common/v1/options.proto\x12\x0eyidi.common.v1\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto\"1\n\x06\x41\x63\x63\x65ss\x12\'\n\x07\x63\x61llers\x18\x01 \x03(\x0b\x32\x16.yidi.common.v1.Caller\"A\n\x06\x43\x61ller\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.yidi.common.v1.CallerKind\x12\r\n\x05roles\x18\x02 \x03(\t\"\xc9\x01\n\tErrorSpec\x12\x1e\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12)\n\x05stage\x18\x02 \x01(\x0e\x32\x1a.yidi.common.v1.ErrorStage\x12)\n\x05\x63lass\x18\x03 \x01(\x0e\x32\x1a.yidi.common.v1.ErrorClass\x12\x0f\n\x07\x64\x65\x63ided\x18\x04 \x01(\x08\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\tnext_step\x18\x06 \x01(\t\x12\x11\n\tretryable\x18\x07 \x01(\x08*\xac\x01\n\nCallerKind\x12\x1b\n\x17\x43\x41LLER_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41LLER_KIND_INSTITUTION\x10\x01\x12\x18\n\x14\x43\x41LLER_KIND_OPERATOR\x10\x02\x12\x18\n\x14\x43\x41LLER_KIND_OWN_SITE\x10\x03\x12\x16\n\x12\x43\x41LLER_KIND_NATION\x10\x04\x12\x18\n\x14\x43\x41LLER_KIND_PROVINCE\x10\x05*b\n\x05Owner\x12\x15\n\x11OWNER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOWNER_CARE_SITE\x10\x01\x12\x16\n\x12OWNER_INSURED_SITE\x10\x02\x12\x15\n\x11OWNER_INSTITUTION\x10\x03*\xbd\x01\n\nErrorStage\x12\x1b\n\x17\x45RROR_STAGE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45RROR_STAGE_INSTITUTION\x10\x01\x12\x1d\n\x19\x45RROR_STAGE_CARE_PROVINCE\x10\x02\x12\x16\n\x12\x45RROR_STAGE_NATION\x10\x03\x12 \n\x1c\x45RROR_STAGE_INSURED_PROVINCE\x10\x04\x12\x1c\n\x18\x45RROR_STAGE_INSURED_AREA\x10\x05*\xf2\x01\n\nErrorClass\x12\x1b\n\x17\x45RROR_CLASS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45RROR_CLASS_IDENTITY\x10\x01\x12\x16\n\x12\x45RROR_CLASS_FILING\x10\x02\x12\x19\n\x15\x45RROR_CLASS_CATALOGUE\x10\x03\x12\x16\n\x12\x45RROR_CLASS_POLICY\x10\x04\x12\x15\n\x11\x45RROR_CLASS_FUNDS\x10\x05\x12\x18\n\x14\x45RROR_CLASS_CONTRACT\x10\x06\x12\x17\n\x13\x45RROR_CLASS_NETWORK\x10\x07\x12\x18\n\x14\x45RROR_CLASS_DOWNTIME\x10\x08:H\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.yidi.common.v1.Access:H\n\x08owned_by\x12\x1d.google.protobuf.FieldOptions\x18\xbf\x87\x03 \x01(\x0e\x32\x15.yidi.common.v1.Owner:1\n\x08\x62usiness\x12\x1d.google.protobuf.FieldOptions\x18\xc0\x87\x03 \x01(\x08:7\n\x0esince_revision\x12\x1d.google.protobuf.FieldOptions\x18\xc1\x87\x03 \x01(\x05:M\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xc9\x87\x03 \x01(\x0b\x32\x19.yidi.common.v1.ErrorSpec::\n\rnational_code\x12!.google.protobuf.EnumValueOptions\x18\xca\x87\x03 \x01(\t:/\n\x02zh\x12!.google.protobuf.EnumValueOptions\x18\xcb\x87\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cyidi/common/v1/options.proto\x12\x0eyidi.common.v1\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto\"1\n\x06\x41\x63\x63\x65ss\x12\'\n\x07\x63\x61llers\x18\x01 \x03(\x0b\x32\x16.yidi.common.v1.Caller\"A\n\x06\x43\x61ller\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.yidi.common.v1.CallerKind\x12\r\n\x05roles\x18\x02 \x03(\t\"\xc9\x01\n\tErrorSpec\x12\x1e\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12)\n\x05stage\x18\x02 \x01(\x0e\x32\x1a.yidi.common.v1.ErrorStage\x12)\n\x05\x63lass\x18\x03 \x01(\x0e\x32\x1a.yidi.common.v1.ErrorClass\x12\x0f\n\x07\x64\x65\x63ided\x18\x04 \x01(\x08\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\tnext_step\x18\x06 \x01(\t\x12\x11\n\tretryable\x18\x07 \x01(\x08\"/\n\nReasonSpec\x12\x0e\n\x06\x63lause\x18\x01 \x01(\t\x12\x11\n\tnext_step\x18\x02 \x01(\t*\xac\x01\n\nCallerKind\x12\x1b\n\x17\x43\x41LLER_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41LLER_KIND_INSTITUTION\x10\x01\x12\x18\n\x14\x43\x41LLER_KIND_OPERATOR\x10\x02\x12\x18\n\x14\x43\x41LLER_KIND_OWN_SITE\x10\x03\x12\x16\n\x12\x43\x41LLER_KIND_NATION\x10\x04\x12\x18\n\x14\x43\x41LLER_KIND_PROVINCE\x10\x05*b\n\x05Owner\x12\x15\n\x11OWNER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOWNER_CARE_SITE\x10\x01\x12\x16\n\x12OWNER_INSURED_SITE\x10\x02\x12\x15\n\x11OWNER_INSTITUTION\x10\x03*\xbd\x01\n\nErrorStage\x12\x1b\n\x17\x45RROR_STAGE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45RROR_STAGE_INSTITUTION\x10\x01\x12\x1d\n\x19\x45RROR_STAGE_CARE_PROVINCE\x10\x02\x12\x16\n\x12\x45RROR_STAGE_NATION\x10\x03\x12 \n\x1c\x45RROR_STAGE_INSURED_PROVINCE\x10\x04\x12\x1c\n\x18\x45RROR_STAGE_INSURED_AREA\x10\x05*\xf2\x01\n\nErrorClass\x12\x1b\n\x17\x45RROR_CLASS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45RROR_CLASS_IDENTITY\x10\x01\x12\x16\n\x12\x45RROR_CLASS_FILING\x10\x02\x12\x19\n\x15\x45RROR_CLASS_CATALOGUE\x10\x03\x12\x16\n\x12\x45RROR_CLASS_POLICY\x10\x04\x12\x15\n\x11\x45RROR_CLASS_FUNDS\x10\x05\x12\x18\n\x14\x45RROR_CLASS_CONTRACT\x10\x06\x12\x17\n\x13\x45RROR_CLASS_NETWORK\x10\x07\x12\x18\n\x14\x45RROR_CLASS_DOWNTIME\x10\x08:H\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.yidi.common.v1.Access:H\n\x08owned_by\x12\x1d.google.protobuf.FieldOptions\x18\xbf\x87\x03 \x01(\x0e\x32\x15.yidi.common.v1.Owner:1\n\x08\x62usiness\x12\x1d.google.protobuf.FieldOptions\x18\xc0\x87\x03 \x01(\x08:7\n\x0esince_revision\x12\x1d.google.protobuf.FieldOptions\x18\xc1\x87\x03 \x01(\x05:M\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xc9\x87\x03 \x01(\x0b\x32\x19.yidi.common.v1.ErrorSpec::\n\rnational_code\x12!.google.protobuf.EnumValueOptions\x18\xca\x87\x03 \x01(\t:/\n\x02zh\x12!.google.protobuf.EnumValueOptions\x18\xcb\x87\x03 \x01(\t:O\n\x06reason\x12!.google.protobuf.EnumValueOptions\x18\xcc\x87\x03 \x01(\x0b\x32\x1a.yidi.common.v1.ReasonSpec:9\n\x0c\x66ormer_codes\x12!.google.protobuf.EnumValueOptions\x18\xcd\x87\x03 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yidi.common.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CALLERKIND']._serialized_start=428
-  _globals['_CALLERKIND']._serialized_end=600
-  _globals['_OWNER']._serialized_start=602
-  _globals['_OWNER']._serialized_end=700
-  _globals['_ERRORSTAGE']._serialized_start=703
-  _globals['_ERRORSTAGE']._serialized_end=892
-  _globals['_ERRORCLASS']._serialized_start=895
-  _globals['_ERRORCLASS']._serialized_end=1137
+  _globals['_CALLERKIND']._serialized_start=477
+  _globals['_CALLERKIND']._serialized_end=649
+  _globals['_OWNER']._serialized_start=651
+  _globals['_OWNER']._serialized_end=749
+  _globals['_ERRORSTAGE']._serialized_start=752
+  _globals['_ERRORSTAGE']._serialized_end=941
+  _globals['_ERRORCLASS']._serialized_start=944
+  _globals['_ERRORCLASS']._serialized_end=1186
   _globals['_ACCESS']._serialized_start=105
   _globals['_ACCESS']._serialized_end=154
   _globals['_CALLER']._serialized_start=156
   _globals['_CALLER']._serialized_end=221
   _globals['_ERRORSPEC']._serialized_start=224
   _globals['_ERRORSPEC']._serialized_end=425
+  _globals['_REASONSPEC']._serialized_start=427
+  _globals['_REASONSPEC']._serialized_end=474
 # @@protoc_insertion_point(module_scope)

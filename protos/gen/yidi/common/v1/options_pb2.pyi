@@ -265,6 +265,32 @@ class ErrorSpec(_message.Message):
 
 Global___ErrorSpec: _TypeAlias = ErrorSpec  # noqa: Y015
 
+@_typing.final
+class ReasonSpec(_message.Message):
+    """What a reason of an entitlement rests on; its sentence is the value's `zh`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAUSE_FIELD_NUMBER: _builtins.int
+    NEXT_STEP_FIELD_NUMBER: _builtins.int
+    clause: _builtins.str
+    """Document and clause; where the insured area has a rule of its own, that is cited instead."""
+    next_step: _builtins.str
+    """What a clerk or the patient can do next, plain Chinese; empty where nothing is left to do."""
+    def __init__(
+        self,
+        *,
+        clause: _builtins.str = ...,
+        next_step: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clause", b"clause", "next_step", b"next_step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReasonSpec: _TypeAlias = ReasonSpec  # noqa: Y015
+
 ACCESS_FIELD_NUMBER: _builtins.int
 OWNED_BY_FIELD_NUMBER: _builtins.int
 BUSINESS_FIELD_NUMBER: _builtins.int
@@ -272,6 +298,8 @@ SINCE_REVISION_FIELD_NUMBER: _builtins.int
 ERROR_FIELD_NUMBER: _builtins.int
 NATIONAL_CODE_FIELD_NUMBER: _builtins.int
 ZH_FIELD_NUMBER: _builtins.int
+REASON_FIELD_NUMBER: _builtins.int
+FORMER_CODES_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access]
 """Who may call the method. Every method of the suite carries it; health and reflection do not."""
 owned_by: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Owner.ValueType]
@@ -286,3 +314,7 @@ national_code: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumVal
 """Code of the value in the national interface tables."""
 zh: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """Chinese name of the value, for people."""
+reason: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, Global___ReasonSpec]
+"""What a reason of an entitlement rests on."""
+former_codes: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
+"""Codes of former national tables that mean this value today."""

@@ -55,7 +55,9 @@ class _InsuranceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Insuran
     INSURANCE_TYPE_EMPLOYEE: _InsuranceType.ValueType  # 1
     """Basic medical insurance of employees."""
     INSURANCE_TYPE_RESIDENT: _InsuranceType.ValueType  # 2
-    """Basic medical insurance of urban and rural residents."""
+    """Basic medical insurance of urban and rural residents; since the merger (国发〔2016〕3号) also of
+    those whom older systems list as 城镇居民 (391) or 新农合 (380).
+    """
 
 class InsuranceType(_InsuranceType, metaclass=_InsuranceTypeEnumTypeWrapper):
     """Insurance type (insutype 险种类型)."""
@@ -65,7 +67,9 @@ INSURANCE_TYPE_UNSPECIFIED: InsuranceType.ValueType  # 0
 INSURANCE_TYPE_EMPLOYEE: InsuranceType.ValueType  # 1
 """Basic medical insurance of employees."""
 INSURANCE_TYPE_RESIDENT: InsuranceType.ValueType  # 2
-"""Basic medical insurance of urban and rural residents."""
+"""Basic medical insurance of urban and rural residents; since the merger (国发〔2016〕3号) also of
+those whom older systems list as 城镇居民 (391) or 新农合 (380).
+"""
 Global___InsuranceType: _TypeAlias = InsuranceType  # noqa: Y015
 
 class _PersonClass:
@@ -708,6 +712,8 @@ class _ExchangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exchange
     """Undoes an original whose answer was never used."""
     EXCHANGE_KIND_REFUND: _ExchangeKind.ValueType  # 4
     """Undoes an original at any later time."""
+    EXCHANGE_KIND_FILING: _ExchangeKind.ValueType  # 5
+    """Asks the insured place's filing desk; journaled nowhere on the way."""
 
 class ExchangeKind(_ExchangeKind, metaclass=_ExchangeKindEnumTypeWrapper):
     """What is exchanged with the insured place."""
@@ -722,6 +728,8 @@ EXCHANGE_KIND_REVERSAL: ExchangeKind.ValueType  # 3
 """Undoes an original whose answer was never used."""
 EXCHANGE_KIND_REFUND: ExchangeKind.ValueType  # 4
 """Undoes an original at any later time."""
+EXCHANGE_KIND_FILING: ExchangeKind.ValueType  # 5
+"""Asks the insured place's filing desk; journaled nowhere on the way."""
 Global___ExchangeKind: _TypeAlias = ExchangeKind  # noqa: Y015
 
 class _DecisionState:

@@ -134,7 +134,10 @@ class IdentifyResult(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """PERSON_NOT_IDENTIFIED, INSURANCE_NOT_ACTIVE, CHRONIC_NOT_QUALIFIED, IDENTIFICATION_LIMITED."""
+        """PERSON_NOT_IDENTIFIED, IDENTIFICATION_LIMITED; once the person is known also
+        INSURANCE_NOT_ACTIVE, INSURANCE_SUSPENDED, INSURANCE_TRANSFERRED, INSURANCE_OTHER_TYPE,
+        CREDENTIAL_REPLACED, CHRONIC_NOT_QUALIFIED, CHRONIC_GRANTED_ELSEWHERE, CHRONIC_NOT_IN_FORCE.
+        """
 
     def __init__(
         self,
@@ -166,6 +169,9 @@ class Participant(_message.Message):
     AGE_FIELD_NUMBER: _builtins.int
     CIVIL_SERVANT_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    INSURED_SINCE_FIELD_NUMBER: _builtins.int
+    CONTRACTED_INSTITUTION_FIELD_NUMBER: _builtins.int
+    CHOSEN_INSTITUTIONS_FIELD_NUMBER: _builtins.int
     person_id: _builtins.str
     """Opaque id (人员), the same for ever."""
     insured_area: _builtins.str
@@ -179,7 +185,19 @@ class Participant(_message.Message):
     civil_servant: _builtins.bool
     """公务员标志 (cvlserv_flag)."""
     account_id: _builtins.str
-    """The account that may pay for this person, or empty."""
+    """The account that may pay for this person: the own one, else the one that a relative shares
+    (家庭共济), or empty.
+    """
+    insured_since: _builtins.str
+    """First day of the present relation with this area and insurance, ISO: a suspension does not begin a
+    new one, coming back after a transfer does. Filings from before it are void.
+    """
+    contracted_institution: _builtins.str
+    """签约基层机构, or empty."""
+    @_builtins.property
+    def chosen_institutions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """选定的门诊慢特病机构 for the disease asked for."""
+
     def __init__(
         self,
         *,
@@ -190,10 +208,13 @@ class Participant(_message.Message):
         age: _builtins.int = ...,
         civil_servant: _builtins.bool = ...,
         account_id: _builtins.str = ...,
+        insured_since: _builtins.str = ...,
+        contracted_institution: _builtins.str = ...,
+        chosen_institutions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "age", b"age", "civil_servant", b"civil_servant", "insurance", b"insurance", "insured_area", b"insured_area", "person_class", b"person_class", "person_id", b"person_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "age", b"age", "chosen_institutions", b"chosen_institutions", "civil_servant", b"civil_servant", "contracted_institution", b"contracted_institution", "insurance", b"insurance", "insured_area", b"insured_area", "insured_since", b"insured_since", "person_class", b"person_class", "person_id", b"person_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,6 +262,9 @@ class RegisterItem(_message.Message):
     ACTIVE_UNTIL_FIELD_NUMBER: _builtins.int
     CIVIL_SERVANT_FIELD_NUMBER: _builtins.int
     CHRONIC_DISEASES_FIELD_NUMBER: _builtins.int
+    PERSONAL_NUMBER_FIELD_NUMBER: _builtins.int
+    CONTRACTED_INSTITUTION_FIELD_NUMBER: _builtins.int
+    QUALIFICATIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The asker's id of the item."""
     name: _builtins.str
@@ -263,9 +287,19 @@ class RegisterItem(_message.Message):
     """Last day of the insurance, ISO, or empty."""
     civil_servant: _builtins.bool
     """公务员标志."""
+    personal_number: _builtins.str
+    """人员编号 (psn_no) in the area's own system, or empty; a later one makes it an alias."""
+    contracted_institution: _builtins.str
+    """签约基层机构, or empty."""
     @_builtins.property
     def chronic_diseases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Chronic diseases the person is qualified for (门诊慢特病资格), national codes."""
+        """Chronic diseases the person is qualified for (门诊慢特病资格), national codes: granted by the insured
+        area, from the first day of the insurance, without end.
+        """
+
+    @_builtins.property
+    def qualifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Qualification]:
+        """Qualifications with days and the place that granted them."""
 
     def __init__(
         self,
@@ -282,14 +316,57 @@ class RegisterItem(_message.Message):
         active_until: _builtins.str = ...,
         civil_servant: _builtins.bool = ...,
         chronic_diseases: _abc.Iterable[_builtins.str] | None = ...,
+        personal_number: _builtins.str = ...,
+        contracted_institution: _builtins.str = ...,
+        qualifications: _abc.Iterable[Global___Qualification] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_from", b"active_from", "active_until", b"active_until", "chronic_diseases", b"chronic_diseases", "civil_servant", b"civil_servant", "electronic_token", b"electronic_token", "id", b"id", "id_number", b"id_number", "insurance", b"insurance", "insured_area", b"insured_area", "name", b"name", "person_class", b"person_class", "social_security_card", b"social_security_card"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_from", b"active_from", "active_until", b"active_until", "chronic_diseases", b"chronic_diseases", "civil_servant", b"civil_servant", "contracted_institution", b"contracted_institution", "electronic_token", b"electronic_token", "id", b"id", "id_number", b"id_number", "insurance", b"insurance", "insured_area", b"insured_area", "name", b"name", "person_class", b"person_class", "personal_number", b"personal_number", "qualifications", b"qualifications", "social_security_card", b"social_security_card"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterItem: _TypeAlias = RegisterItem  # noqa: Y015
+
+@_typing.final
+class Qualification(_message.Message):
+    """A qualification for an outpatient chronic disease (门诊慢特病资格)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISEASE_CODE_FIELD_NUMBER: _builtins.int
+    START_DATE_FIELD_NUMBER: _builtins.int
+    END_DATE_FIELD_NUMBER: _builtins.int
+    GRANTED_AREA_FIELD_NUMBER: _builtins.int
+    CHOSEN_INSTITUTIONS_FIELD_NUMBER: _builtins.int
+    disease_code: _builtins.str
+    """病种编码, national code."""
+    start_date: _builtins.str
+    """First day, ISO."""
+    end_date: _builtins.str
+    """Last day, ISO, or empty."""
+    granted_area: _builtins.str
+    """Pooling area that granted it (认定地); it counts only when that is the insured one."""
+    @_builtins.property
+    def chosen_institutions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """选定机构 for this disease."""
+
+    def __init__(
+        self,
+        *,
+        disease_code: _builtins.str = ...,
+        start_date: _builtins.str = ...,
+        end_date: _builtins.str = ...,
+        granted_area: _builtins.str = ...,
+        chosen_institutions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen_institutions", b"chosen_institutions", "disease_code", b"disease_code", "end_date", b"end_date", "granted_area", b"granted_area", "start_date", b"start_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Qualification: _TypeAlias = Qualification  # noqa: Y015
 
 @_typing.final
 class BatchRegisterResponse(_message.Message):

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from yidi.common.v1 import types_pb2 as _types_pb2
 from yidi.common.v1 import visit_pb2 as _visit_pb2
@@ -20,6 +21,210 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EntitlementReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EntitlementReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntitlementReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENTITLEMENT_REASON_UNSPECIFIED: _EntitlementReason.ValueType  # 0
+    """Not given."""
+    ENTITLEMENT_REASON_LOCAL: _EntitlementReason.ValueType  # 1
+    """Inside the pooling area."""
+    ENTITLEMENT_REASON_BACK_HOME: _EntitlementReason.ValueType  # 2
+    """A long-term resident treated at home (两地双向享受待遇)."""
+    ENTITLEMENT_REASON_BACK_HOME_PROMISED: _EntitlementReason.ValueType  # 3
+    """The same on a mere promise within the area's months."""
+    ENTITLEMENT_REASON_LONG_TERM_AT_PLACE: _EntitlementReason.ValueType  # 4
+    """A long-term resident at the filed place."""
+    ENTITLEMENT_REASON_REFERRAL_NAMED: _EntitlementReason.ValueType  # 5
+    """A referral by an institution that the insured area names for the local level."""
+    ENTITLEMENT_REASON_REFERRAL: _EntitlementReason.ValueType  # 6
+    """Any other accepted referral."""
+    ENTITLEMENT_REASON_LONG_TERM_REFERRED: _EntitlementReason.ValueType  # 7
+    """A long-term resident of another place who is referred: the referral level holds."""
+    ENTITLEMENT_REASON_EMERGENCY_FILED: _EntitlementReason.ValueType  # 8
+    """A filing of the kind emergency."""
+    ENTITLEMENT_REASON_OTHER_TEMPORARY: _EntitlementReason.ValueType  # 9
+    """Other temporary."""
+    ENTITLEMENT_REASON_DEEMED_EMERGENCY: _EntitlementReason.ValueType  # 10
+    """The care place says emergency and nothing is filed."""
+    ENTITLEMENT_REASON_EMERGENCY_OVER_TEMPORARY: _EntitlementReason.ValueType  # 11
+    """An emergency although other temporary care is filed: the better level holds."""
+    ENTITLEMENT_REASON_EXEMPT_IN_PROVINCE: _EntitlementReason.ValueType  # 12
+    """The area asks for no filing inside the province."""
+    ENTITLEMENT_REASON_EXEMPT_PAIR: _EntitlementReason.ValueType  # 13
+    """The area asks for no filing to this place (pairs of areas)."""
+    ENTITLEMENT_REASON_ACCOUNT_ONLY: _EntitlementReason.ValueType  # 14
+    """Only the personal account pays."""
+    ENTITLEMENT_REASON_UNFILED_LEVEL: _EntitlementReason.ValueType  # 15
+    """The area pays unfiled care at a lower level."""
+    ENTITLEMENT_REASON_LATE_FILING: _EntitlementReason.ValueType  # 16
+    """Filed after the visit began."""
+    ENTITLEMENT_REASON_ADMITTED_WITHIN_VALIDITY: _EntitlementReason.ValueType  # 17
+    """Admitted within the validity, settled after it."""
+    ENTITLEMENT_REASON_FILED_TO_PROVINCE: _EntitlementReason.ValueType  # 18
+    """Filed to the whole province."""
+    ENTITLEMENT_REASON_LINKED_PLACE: _EntitlementReason.ValueType  # 19
+    """Filed to the place linked with the care place (省本级 and capital)."""
+    ENTITLEMENT_REASON_PROMISE_OPEN: _EntitlementReason.ValueType  # 20
+    """The material promised is still due."""
+    ENTITLEMENT_REASON_NOT_BOUND_OUTPATIENT: _EntitlementReason.ValueType  # 21
+    """A remote outpatient is not held to the contracted primary institution."""
+    ENTITLEMENT_REASON_NOT_BOUND_CHRONIC: _EntitlementReason.ValueType  # 22
+    """A remote chronic patient is not held to the chosen institutions."""
+    ENTITLEMENT_REASON_FILING_ENDED_SINCE: _EntitlementReason.ValueType  # 23
+    """The stay began before a change of the filing and keeps what held on its first day."""
+
+class EntitlementReason(_EntitlementReason, metaclass=_EntitlementReasonEnumTypeWrapper):
+    """Why a visit is entitled as it is."""
+
+ENTITLEMENT_REASON_UNSPECIFIED: EntitlementReason.ValueType  # 0
+"""Not given."""
+ENTITLEMENT_REASON_LOCAL: EntitlementReason.ValueType  # 1
+"""Inside the pooling area."""
+ENTITLEMENT_REASON_BACK_HOME: EntitlementReason.ValueType  # 2
+"""A long-term resident treated at home (两地双向享受待遇)."""
+ENTITLEMENT_REASON_BACK_HOME_PROMISED: EntitlementReason.ValueType  # 3
+"""The same on a mere promise within the area's months."""
+ENTITLEMENT_REASON_LONG_TERM_AT_PLACE: EntitlementReason.ValueType  # 4
+"""A long-term resident at the filed place."""
+ENTITLEMENT_REASON_REFERRAL_NAMED: EntitlementReason.ValueType  # 5
+"""A referral by an institution that the insured area names for the local level."""
+ENTITLEMENT_REASON_REFERRAL: EntitlementReason.ValueType  # 6
+"""Any other accepted referral."""
+ENTITLEMENT_REASON_LONG_TERM_REFERRED: EntitlementReason.ValueType  # 7
+"""A long-term resident of another place who is referred: the referral level holds."""
+ENTITLEMENT_REASON_EMERGENCY_FILED: EntitlementReason.ValueType  # 8
+"""A filing of the kind emergency."""
+ENTITLEMENT_REASON_OTHER_TEMPORARY: EntitlementReason.ValueType  # 9
+"""Other temporary."""
+ENTITLEMENT_REASON_DEEMED_EMERGENCY: EntitlementReason.ValueType  # 10
+"""The care place says emergency and nothing is filed."""
+ENTITLEMENT_REASON_EMERGENCY_OVER_TEMPORARY: EntitlementReason.ValueType  # 11
+"""An emergency although other temporary care is filed: the better level holds."""
+ENTITLEMENT_REASON_EXEMPT_IN_PROVINCE: EntitlementReason.ValueType  # 12
+"""The area asks for no filing inside the province."""
+ENTITLEMENT_REASON_EXEMPT_PAIR: EntitlementReason.ValueType  # 13
+"""The area asks for no filing to this place (pairs of areas)."""
+ENTITLEMENT_REASON_ACCOUNT_ONLY: EntitlementReason.ValueType  # 14
+"""Only the personal account pays."""
+ENTITLEMENT_REASON_UNFILED_LEVEL: EntitlementReason.ValueType  # 15
+"""The area pays unfiled care at a lower level."""
+ENTITLEMENT_REASON_LATE_FILING: EntitlementReason.ValueType  # 16
+"""Filed after the visit began."""
+ENTITLEMENT_REASON_ADMITTED_WITHIN_VALIDITY: EntitlementReason.ValueType  # 17
+"""Admitted within the validity, settled after it."""
+ENTITLEMENT_REASON_FILED_TO_PROVINCE: EntitlementReason.ValueType  # 18
+"""Filed to the whole province."""
+ENTITLEMENT_REASON_LINKED_PLACE: EntitlementReason.ValueType  # 19
+"""Filed to the place linked with the care place (省本级 and capital)."""
+ENTITLEMENT_REASON_PROMISE_OPEN: EntitlementReason.ValueType  # 20
+"""The material promised is still due."""
+ENTITLEMENT_REASON_NOT_BOUND_OUTPATIENT: EntitlementReason.ValueType  # 21
+"""A remote outpatient is not held to the contracted primary institution."""
+ENTITLEMENT_REASON_NOT_BOUND_CHRONIC: EntitlementReason.ValueType  # 22
+"""A remote chronic patient is not held to the chosen institutions."""
+ENTITLEMENT_REASON_FILING_ENDED_SINCE: EntitlementReason.ValueType  # 23
+"""The stay began before a change of the filing and keeps what held on its first day."""
+Global___EntitlementReason: _TypeAlias = EntitlementReason  # noqa: Y015
+
+class _FilingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FilingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FilingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILING_STATE_UNSPECIFIED: _FilingState.ValueType  # 0
+    """Not given."""
+    FILING_STATE_PENDING: _FilingState.ValueType  # 1
+    """Waits for a decision of the agency."""
+    FILING_STATE_ACCEPTED: _FilingState.ValueType  # 2
+    """Accepted; in force from its first to its last day."""
+    FILING_STATE_REFUSED: _FilingState.ValueType  # 3
+    """Not accepted."""
+    FILING_STATE_ENDED: _FilingState.ValueType  # 4
+    """Ended before its time; up to its last day it counts."""
+    FILING_STATE_CANCELLED: _FilingState.ValueType  # 5
+    """Void from its first day."""
+
+class FilingState(_FilingState, metaclass=_FilingStateEnumTypeWrapper):
+    """Where a filing stands."""
+
+FILING_STATE_UNSPECIFIED: FilingState.ValueType  # 0
+"""Not given."""
+FILING_STATE_PENDING: FilingState.ValueType  # 1
+"""Waits for a decision of the agency."""
+FILING_STATE_ACCEPTED: FilingState.ValueType  # 2
+"""Accepted; in force from its first to its last day."""
+FILING_STATE_REFUSED: FilingState.ValueType  # 3
+"""Not accepted."""
+FILING_STATE_ENDED: FilingState.ValueType  # 4
+"""Ended before its time; up to its last day it counts."""
+FILING_STATE_CANCELLED: FilingState.ValueType  # 5
+"""Void from its first day."""
+Global___FilingState: _TypeAlias = FilingState  # noqa: Y015
+
+class _Material:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MaterialEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Material.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MATERIAL_UNSPECIFIED: _Material.ValueType  # 0
+    """Not given."""
+    MATERIAL_FILING_FORM: _Material.ValueType  # 1
+    """跨省异地就医登记备案表 (form 1)."""
+    MATERIAL_HOUSEHOLD_REGISTER: _Material.ValueType  # 2
+    """Household register: first page and the page of the person."""
+    MATERIAL_ID_CARD_OF_PLACE: _Material.ValueType  # 3
+    """Identity card issued at the place filed to."""
+    MATERIAL_RESIDENCE_PERMIT: _Material.ValueType  # 4
+    """Residence permit or other proof of living there."""
+    MATERIAL_COMMUNITY_CERTIFICATE: _Material.ValueType  # 5
+    """Certificate of the police station, 居委会 or 街道办."""
+    MATERIAL_POSTING_CERTIFICATE: _Material.ValueType  # 6
+    """参保地单位派出证明."""
+    MATERIAL_EMPLOYER_CERTIFICATE: _Material.ValueType  # 7
+    """Certificate of an employer at the place filed to."""
+    MATERIAL_LABOUR_CONTRACT: _Material.ValueType  # 8
+    """Labour contract."""
+    MATERIAL_EMPLOYER_APPLICATION: _Material.ValueType  # 9
+    """The employer's sealed application."""
+    MATERIAL_REFERRAL_CERTIFICATE: _Material.ValueType  # 10
+    """转诊转院证明."""
+    MATERIAL_COMMITMENT: _Material.ValueType  # 11
+    """个人承诺书 (form 2): stands for other material that is supplied later."""
+
+class Material(_Material, metaclass=_MaterialEnumTypeWrapper):
+    """What a filing is proved by."""
+
+MATERIAL_UNSPECIFIED: Material.ValueType  # 0
+"""Not given."""
+MATERIAL_FILING_FORM: Material.ValueType  # 1
+"""跨省异地就医登记备案表 (form 1)."""
+MATERIAL_HOUSEHOLD_REGISTER: Material.ValueType  # 2
+"""Household register: first page and the page of the person."""
+MATERIAL_ID_CARD_OF_PLACE: Material.ValueType  # 3
+"""Identity card issued at the place filed to."""
+MATERIAL_RESIDENCE_PERMIT: Material.ValueType  # 4
+"""Residence permit or other proof of living there."""
+MATERIAL_COMMUNITY_CERTIFICATE: Material.ValueType  # 5
+"""Certificate of the police station, 居委会 or 街道办."""
+MATERIAL_POSTING_CERTIFICATE: Material.ValueType  # 6
+"""参保地单位派出证明."""
+MATERIAL_EMPLOYER_CERTIFICATE: Material.ValueType  # 7
+"""Certificate of an employer at the place filed to."""
+MATERIAL_LABOUR_CONTRACT: Material.ValueType  # 8
+"""Labour contract."""
+MATERIAL_EMPLOYER_APPLICATION: Material.ValueType  # 9
+"""The employer's sealed application."""
+MATERIAL_REFERRAL_CERTIFICATE: Material.ValueType  # 10
+"""转诊转院证明."""
+MATERIAL_COMMITMENT: Material.ValueType  # 11
+"""个人承诺书 (form 2): stands for other material that is supplied later."""
+Global___Material: _TypeAlias = Material  # noqa: Y015
 
 @_typing.final
 class BatchResolveEntitlementRequest(_message.Message):
@@ -58,6 +263,10 @@ class ResolveEntitlementItem(_message.Message):
     CARE_SITE_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
     DAY_FIELD_NUMBER: _builtins.int
+    INSURED_SINCE_FIELD_NUMBER: _builtins.int
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    CONTRACTED_INSTITUTION_FIELD_NUMBER: _builtins.int
+    CHOSEN_INSTITUTIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The asker's id of the item."""
     person_id: _builtins.str
@@ -70,9 +279,21 @@ class ResolveEntitlementItem(_message.Message):
     """The route, from the directory."""
     day: _builtins.str
     """Business day of the decision, ISO: a filing made later than admission is marked late."""
+    insured_since: _builtins.str
+    """First day of the present insured relation, ISO: filings made before it cover nothing any more.
+    Empty: not told, nothing ends by it.
+    """
+    institution: _builtins.str
+    """The institution that the visit is at."""
+    contracted_institution: _builtins.str
+    """签约基层机构 of the person, or empty."""
     @_builtins.property
     def visit(self) -> _visit_pb2.Visit:
         """The visit; its insured area must be this site's, its care area may be anywhere."""
+
+    @_builtins.property
+    def chosen_institutions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """选定的门诊慢特病机构 of the person for the disease of the visit."""
 
     def __init__(
         self,
@@ -84,10 +305,14 @@ class ResolveEntitlementItem(_message.Message):
         care_site: _builtins.str = ...,
         route: _types_pb2.Route.ValueType = ...,
         day: _builtins.str = ...,
+        insured_since: _builtins.str = ...,
+        institution: _builtins.str = ...,
+        contracted_institution: _builtins.str = ...,
+        chosen_institutions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["visit", b"visit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_site", b"care_site", "day", b"day", "id", b"id", "person_class", b"person_class", "person_id", b"person_id", "route", b"route", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_site", b"care_site", "chosen_institutions", b"chosen_institutions", "contracted_institution", b"contracted_institution", "day", b"day", "id", b"id", "institution", b"institution", "insured_since", b"insured_since", "person_class", b"person_class", "person_id", b"person_id", "route", b"route", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,7 +359,10 @@ class ResolveEntitlementResult(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """FILING_REQUIRED, FILING_EXPIRED, FILING_PLACE_MISMATCH, THIRD_PARTY_LIABLE."""
+        """FILING_REQUIRED, THIRD_PARTY_LIABLE, INSTITUTION_NOT_CHOSEN, or the near miss: FILING_EXPIRED,
+        FILING_NOT_STARTED, FILING_PENDING, FILING_CANCELLED, FILING_FORMER_AREA,
+        FILING_OTHER_INSURANCE, FILING_REFERRAL_DISEASE, FILING_PLACE_MISMATCH.
+        """
 
     def __init__(
         self,
@@ -169,6 +397,7 @@ class Entitlement(_message.Message):
     LATE_FILING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CLAUSE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
     basis: _types_pb2.FilingBasis.ValueType
     """The basis."""
     benefit_class: _types_pb2.BenefitClass.ValueType
@@ -186,9 +415,13 @@ class Entitlement(_message.Message):
     late_filing: _builtins.bool
     """The filing was made after the visit began (补办备案)."""
     reason: _builtins.str
-    """The rule that decided, plain Chinese."""
+    """The sentences of the reasons, joined."""
     clause: _builtins.str
-    """Clause behind the rule."""
+    """The clauses behind them, joined."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
+        """Why, the deciding reason first."""
+
     def __init__(
         self,
         *,
@@ -202,14 +435,49 @@ class Entitlement(_message.Message):
         late_filing: _builtins.bool = ...,
         reason: _builtins.str = ...,
         clause: _builtins.str = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "benefit_class", b"benefit_class", "channel", b"channel", "clause", b"clause", "commitment", b"commitment", "filing_id", b"filing_id", "filing_kind", b"filing_kind", "late_filing", b"late_filing", "reason", b"reason", "referral_institution", b"referral_institution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "benefit_class", b"benefit_class", "channel", b"channel", "clause", b"clause", "commitment", b"commitment", "filing_id", b"filing_id", "filing_kind", b"filing_kind", "late_filing", b"late_filing", "reason", b"reason", "reasons", b"reasons", "referral_institution", b"referral_institution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Entitlement: _TypeAlias = Entitlement  # noqa: Y015
+
+@_typing.final
+class Reason(_message.Message):
+    """One reason of an entitlement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CLAUSE_FIELD_NUMBER: _builtins.int
+    NEXT_STEP_FIELD_NUMBER: _builtins.int
+    code: Global___EntitlementReason.ValueType
+    """Which."""
+    text: _builtins.str
+    """Its sentence with this visit's places and days, plain Chinese."""
+    clause: _builtins.str
+    """Document and clause: the area's own where it has one."""
+    next_step: _builtins.str
+    """What a clerk or the patient can do next, plain Chinese; may be empty."""
+    def __init__(
+        self,
+        *,
+        code: Global___EntitlementReason.ValueType = ...,
+        text: _builtins.str = ...,
+        clause: _builtins.str = ...,
+        next_step: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clause", b"clause", "code", b"code", "next_step", b"next_step", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
 class BatchCreateFilingsRequest(_message.Message):
@@ -252,6 +520,7 @@ class CreateFilingItem(_message.Message):
     FILED_ON_FIELD_NUMBER: _builtins.int
     REFERRAL_INSTITUTION_FIELD_NUMBER: _builtins.int
     COMMITMENT_FIELD_NUMBER: _builtins.int
+    DISEASE_CODE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The asker's id of the item."""
     insured_area: _builtins.str
@@ -272,6 +541,8 @@ class CreateFilingItem(_message.Message):
     """Referring institution (转出机构), for referrals."""
     commitment: _types_pb2.CommitmentState.ValueType
     """How the material stands."""
+    disease_code: _builtins.str
+    """The disease of a referral, or empty: then it covers any."""
     @_builtins.property
     def credential(self) -> _visit_pb2.Credential:
         """Whose filing."""
@@ -290,10 +561,11 @@ class CreateFilingItem(_message.Message):
         filed_on: _builtins.str = ...,
         referral_institution: _builtins.str = ...,
         commitment: _types_pb2.CommitmentState.ValueType = ...,
+        disease_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_place", b"care_place", "channel", b"channel", "commitment", b"commitment", "credential", b"credential", "filed_on", b"filed_on", "id", b"id", "insurance", b"insurance", "insured_area", b"insured_area", "kind", b"kind", "referral_institution", b"referral_institution", "start_date", b"start_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_place", b"care_place", "channel", b"channel", "commitment", b"commitment", "credential", b"credential", "disease_code", b"disease_code", "filed_on", b"filed_on", "id", b"id", "insurance", b"insurance", "insured_area", b"insured_area", "kind", b"kind", "referral_institution", b"referral_institution", "start_date", b"start_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,6 +642,18 @@ class Filing(_message.Message):
     CARE_PLACE_FIELD_NUMBER: _builtins.int
     START_DATE_FIELD_NUMBER: _builtins.int
     END_DATE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INSURED_AREA_FIELD_NUMBER: _builtins.int
+    INSURANCE_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    FILED_ON_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    MATERIALS_FIELD_NUMBER: _builtins.int
+    REFERRAL_INSTITUTION_FIELD_NUMBER: _builtins.int
+    DISEASE_CODE_FIELD_NUMBER: _builtins.int
+    DUE_DATE_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     filing_id: _builtins.str
     """Its id."""
     kind: _types_pb2.FilingKind.ValueType
@@ -380,6 +664,32 @@ class Filing(_message.Message):
     """First day, ISO."""
     end_date: _builtins.str
     """Last day, ISO; empty when it has no end."""
+    state: Global___FilingState.ValueType
+    """Where it stands."""
+    version: _builtins.int
+    """Counts its changes; a change names the version that it was decided on."""
+    insured_area: _builtins.str
+    """Pooling area that the person is insured in."""
+    insurance: _types_pb2.InsuranceType.ValueType
+    """险种类型 (insutype)."""
+    channel: _types_pb2.FilingChannel.ValueType
+    """Through which channel it came."""
+    filed_on: _builtins.str
+    """Day on which it was filed, ISO."""
+    commitment: _types_pb2.CommitmentState.ValueType
+    """How its material stands."""
+    referral_institution: _builtins.str
+    """转出机构, for referrals."""
+    disease_code: _builtins.str
+    """The disease of a referral, or empty."""
+    due_date: _builtins.str
+    """While PENDING: last day for handling it, ISO."""
+    replaces: _builtins.str
+    """The filing whose change made this one, or empty."""
+    @_builtins.property
+    def materials(self) -> _containers.RepeatedScalarFieldContainer[Global___Material.ValueType]:
+        """Material given."""
+
     def __init__(
         self,
         *,
@@ -388,10 +698,22 @@ class Filing(_message.Message):
         care_place: _builtins.str = ...,
         start_date: _builtins.str = ...,
         end_date: _builtins.str = ...,
+        state: Global___FilingState.ValueType = ...,
+        version: _builtins.int = ...,
+        insured_area: _builtins.str = ...,
+        insurance: _types_pb2.InsuranceType.ValueType = ...,
+        channel: _types_pb2.FilingChannel.ValueType = ...,
+        filed_on: _builtins.str = ...,
+        commitment: _types_pb2.CommitmentState.ValueType = ...,
+        materials: _abc.Iterable[Global___Material.ValueType] | None = ...,
+        referral_institution: _builtins.str = ...,
+        disease_code: _builtins.str = ...,
+        due_date: _builtins.str = ...,
+        replaces: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_place", b"care_place", "end_date", b"end_date", "filing_id", b"filing_id", "kind", b"kind", "start_date", b"start_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_place", b"care_place", "channel", b"channel", "commitment", b"commitment", "disease_code", b"disease_code", "due_date", b"due_date", "end_date", b"end_date", "filed_on", b"filed_on", "filing_id", b"filing_id", "insurance", b"insurance", "insured_area", b"insured_area", "kind", b"kind", "materials", b"materials", "referral_institution", b"referral_institution", "replaces", b"replaces", "start_date", b"start_date", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

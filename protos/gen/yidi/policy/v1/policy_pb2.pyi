@@ -350,7 +350,7 @@ class Facts(_message.Message):
     """补办备案: the filing was made after the visit began."""
     unfiled: _builtins.bool
     """未备案: care elsewhere that no filing covers although the area asks for one; some areas pay it at
-    a lower level. Settlement refuses such visits before policy is asked, so it sends none.
+    a lower level. Set where filing names the basis NONE.
     """
     def __init__(
         self,

@@ -314,6 +314,112 @@ class ExternalResult(_message.Message):
 Global___ExternalResult: _TypeAlias = ExternalResult  # noqa: Y015
 
 @_typing.final
+class BatchHasCostsRequest(_message.Message):
+    """Up to 256 filings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___HasCostsItem]:
+        """Each answered by its id."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___HasCostsItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchHasCostsRequest: _TypeAlias = BatchHasCostsRequest  # noqa: Y015
+
+@_typing.final
+class HasCostsItem(_message.Message):
+    """One filing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FILING_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The asker's id of the item."""
+    filing_id: _builtins.str
+    """The filing."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        filing_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filing_id", b"filing_id", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HasCostsItem: _TypeAlias = HasCostsItem  # noqa: Y015
+
+@_typing.final
+class BatchHasCostsResponse(_message.Message):
+    """Results in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___HasCostsResult]:
+        """One per item."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___HasCostsResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchHasCostsResponse: _TypeAlias = BatchHasCostsResponse  # noqa: Y015
+
+@_typing.final
+class HasCostsResult(_message.Message):
+    """What was paid under one filing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HAS_COSTS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The item's id."""
+    has_costs: _builtins.bool
+    """Whether a settlement under it stands, not undone."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why it cannot be said."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        has_costs: _builtins.bool = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "has_costs", b"has_costs", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HasCostsResult: _TypeAlias = HasCostsResult  # noqa: Y015
+
+@_typing.final
 class CheckInsuredInvariantsRequest(_message.Message):
     """Asks for the invariants of the insured side."""
 

@@ -60,6 +60,11 @@ class InsuredServiceStub:
                 request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.GetInsuredJournalDigestRequest.SerializeToString,
                 response_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.GetInsuredJournalDigestResponse.FromString,
                 _registered_method=True)
+        self.BatchHasCosts = channel.unary_unary(
+                '/yidi.settlement.v1.InsuredService/BatchHasCosts',
+                request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchHasCostsRequest.SerializeToString,
+                response_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchHasCostsResponse.FromString,
+                _registered_method=True)
         self.ListPastCases = channel.unary_unary(
                 '/yidi.settlement.v1.InsuredService/ListPastCases',
                 request_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.ListPastCasesRequest.SerializeToString,
@@ -108,6 +113,13 @@ class InsuredServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchHasCosts(self, request, context):
+        """Whether something stands that was paid under a filing: it decides on lock-in and cancellation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPastCases(self, request, context):
         """Past settlements with what policy was given and what was paid, for a shadow run of a document.
         Of nobody in particular: no person, no institution.
@@ -143,6 +155,11 @@ def add_InsuredServiceServicer_to_server(servicer, server):
                     servicer.GetInsuredJournalDigest,
                     request_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.GetInsuredJournalDigestRequest.FromString,
                     response_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.GetInsuredJournalDigestResponse.SerializeToString,
+            ),
+            'BatchHasCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchHasCosts,
+                    request_deserializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchHasCostsRequest.FromString,
+                    response_serializer=yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchHasCostsResponse.SerializeToString,
             ),
             'ListPastCases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPastCases,
@@ -286,6 +303,33 @@ class InsuredService:
             '/yidi.settlement.v1.InsuredService/GetInsuredJournalDigest',
             yidi_dot_settlement_dot_v1_dot_insured__pb2.GetInsuredJournalDigestRequest.SerializeToString,
             yidi_dot_settlement_dot_v1_dot_insured__pb2.GetInsuredJournalDigestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchHasCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.settlement.v1.InsuredService/BatchHasCosts',
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchHasCostsRequest.SerializeToString,
+            yidi_dot_settlement_dot_v1_dot_insured__pb2.BatchHasCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

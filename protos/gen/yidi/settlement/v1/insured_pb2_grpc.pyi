@@ -30,6 +30,8 @@ class InsuredServiceStub:
     """
     GetInsuredJournalDigest: _aio.UnaryUnaryMultiCallable[_insured_pb2.GetInsuredJournalDigestRequest, _insured_pb2.GetInsuredJournalDigestResponse]
     """One day of one pair of sites in the insured place's journal."""
+    BatchHasCosts: _aio.UnaryUnaryMultiCallable[_insured_pb2.BatchHasCostsRequest, _insured_pb2.BatchHasCostsResponse]
+    """Whether something stands that was paid under a filing: it decides on lock-in and cancellation."""
     ListPastCases: _aio.UnaryUnaryMultiCallable[_insured_pb2.ListPastCasesRequest, _insured_pb2.ListPastCasesResponse]
     """Past settlements with what policy was given and what was paid, for a shadow run of a document.
     Of nobody in particular: no person, no institution.
@@ -81,6 +83,14 @@ class InsuredServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_insured_pb2.GetInsuredJournalDigestRequest, _abc.Awaitable[_insured_pb2.GetInsuredJournalDigestResponse]],
     ) -> _abc.Awaitable[_insured_pb2.GetInsuredJournalDigestResponse]:
         """One day of one pair of sites in the insured place's journal."""
+
+    @_abc_1.abstractmethod
+    def BatchHasCosts(
+        self,
+        request: _insured_pb2.BatchHasCostsRequest,
+        context: _aio.ServicerContext[_insured_pb2.BatchHasCostsRequest, _abc.Awaitable[_insured_pb2.BatchHasCostsResponse]],
+    ) -> _abc.Awaitable[_insured_pb2.BatchHasCostsResponse]:
+        """Whether something stands that was paid under a filing: it decides on lock-in and cancellation."""
 
     @_abc_1.abstractmethod
     def ListPastCases(
