@@ -130,6 +130,9 @@ async def _journals_agree(path: RealNetwork, care_site: str) -> None:
 
 async def test_every_amount_ties_out(path: RealNetwork) -> None:
     """The identities of DESIGN §4 hold in every row of every journal."""
+    [patient] = await path.patients(1)
+    for care_area in (BEIJING, GUANGZHOU):
+        await path.settle(path.request(patient, care_area=care_area))
     for site, table in (
         (BEIJING, "settlement.care_journal"),
         (GUANGDONG, "settlement.care_journal"),
