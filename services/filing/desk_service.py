@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from datetime import date
 from functools import partial
 
 import protovalidate
-from google.protobuf.message import DecodeError
 
 from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import Clock, business_day, new_id
@@ -17,6 +15,7 @@ from infra.runtime.contract import REVISION
 from infra.runtime.database import Database
 from infra.runtime.directory import Directory
 from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.payload import opened
 from infra.runtime.rules_zh import describe
 from services.filing import messages
 from services.filing.asking import Identifying, IdentifyStub, digest_of
@@ -210,12 +209,7 @@ class DeskServicer:
 
     def _opened(self, envelope: envelope_pb2.Envelope) -> Ask:
         """Open the payload and hold it against its envelope."""
-        if hashlib.sha256(envelope.payload).digest() != envelope.payload_digest:
-            raise Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT)
-        try:
-            payload = desk_pb2.DeskPayload.FromString(envelope.payload)
-        except DecodeError as error:
-            raise Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT) from error
+        payload = opened(envelope, desk_pb2.DeskPayload)
         filing = envelope.kind == types_pb2.EXCHANGE_KIND_FILING
         if not filing or envelope.contract_revision > REVISION:
             raise Refusal(Reason.ERROR_REASON_CONTRACT_TOO_OLD)

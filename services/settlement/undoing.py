@@ -22,12 +22,12 @@ from functools import partial
 
 import msgspec
 import protovalidate
-from google.protobuf.message import DecodeError
 
 from infra.runtime import journal
 from infra.runtime.clock import Clock, business_day, id_milliseconds, monotonic_us
 from infra.runtime.contract import REVISION
 from infra.runtime.errors import Reason, Refusal
+from infra.runtime.payload import opened
 from infra.runtime.rules_zh import describe
 from infra.runtime.telemetry import Stopwatch
 from services.settlement.answers import stored_answer, undecided
@@ -110,12 +110,7 @@ class Undoer:
         return list(results.values())
 
     def _receive(self, envelope: envelope_pb2.Envelope) -> _Undo:
-        if hashlib.sha256(envelope.payload).digest() != envelope.payload_digest:
-            raise Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT)
-        try:
-            payload = payload_pb2.UndoPayload.FromString(envelope.payload)
-        except DecodeError as error:
-            raise Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT) from error
+        payload = opened(envelope, payload_pb2.UndoPayload)
         faults = [describe(fault) for fault in self._validator.collect_violations(payload)]
         if faults:
             raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=faults)

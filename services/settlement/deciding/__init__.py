@@ -16,20 +16,19 @@ last. A decided refusal is a decision like any other; an undecided one leaves no
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import protovalidate
-from google.protobuf.message import DecodeError
 
 from infra.runtime.clock import Clock, business_day, id_milliseconds, monotonic_us
 from infra.runtime.contract import REVISION
 from infra.runtime.database import halving
 from infra.runtime.directory import Directory
 from infra.runtime.errors import Reason, Refusal
+from infra.runtime.payload import opened
 from infra.runtime.rules_zh import describe
 from infra.runtime.telemetry import Stopwatch
 from services.settlement.answers import stored_answer, undecided
@@ -115,12 +114,7 @@ class Decider:
 
     def _receive(self, envelope: envelope_pb2.Envelope) -> Case:
         """Open the payload and hold it against its envelope; raises undecided refusals."""
-        if hashlib.sha256(envelope.payload).digest() != envelope.payload_digest:
-            raise Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT)
-        try:
-            payload = payload_pb2.ExchangePayload.FromString(envelope.payload)
-        except DecodeError as error:
-            raise Refusal(Reason.ERROR_REASON_PAYLOAD_CORRUPT) from error
+        payload = opened(envelope, payload_pb2.ExchangePayload)
         faults = [describe(fault) for fault in self._validator.collect_violations(payload)]
         if faults:
             raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=faults)
