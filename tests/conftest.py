@@ -31,15 +31,19 @@ _numbers = count(1)
 DatabaseSettings = Callable[..., Settings]
 
 
-# Before xdist, which reads the groups from the markers.
-@pytest.hookimpl(tryfirst=True)
+# Earlier than xdist's own hook reads the groups, which is one of the collection as a whole.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test with the group whose worker runs it."""
+    place = item.path.relative_to(Path(__file__).parent)
+    shared = place.parts[0] if place.parts[0] in _SHARING_FOLDERS else str(place)
+    item.add_marker(pytest.mark.xdist_group(shared))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its part."""
     here = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(here).parts[0]
-        shared = folder if folder in _SHARING_FOLDERS else str(item.path.relative_to(here))
-        item.add_marker(pytest.mark.xdist_group(shared))
         if folder in _CONTRACT_FOLDERS:
             item.add_marker("contract")
         elif folder in _INTEGRATION_FOLDERS or not _INTEGRATION_FIXTURES.isdisjoint(
