@@ -147,9 +147,15 @@ def test_every_area_site_and_institution_that_a_caller_names_has_been_thought_of
         "yidi.relay.v1.GetNationJournalDigestRequest.care_site",
         "yidi.relay.v1.GetNationJournalDigestRequest.insured_site",
         "yidi.relay.v1.Downtime.site",
+        # An institution to look for, or one of the site's own: the registry compares its area.
+        "yidi.catalog.v1.GetInstitutionRequest.code",
+        "yidi.catalog.v1.InstitutionRecord.area",
+        "yidi.catalog.v1.InstitutionRecord.code",
         # From the directory, or from a message whose codes were checked at the front door.
         "yidi.filing.v1.ResolveEntitlementItem.care_site",
         "yidi.catalog.v1.SplitFeesItem.institution",
+        "yidi.catalog.v1.SubmitMappingsRequest.institution",
+        "yidi.catalog.v1.WithdrawMappingsRequest.institution",
         "yidi.common.v1.Origin.institution",
         "yidi.common.v1.Institution.area",
         "yidi.common.v1.Institution.code",
