@@ -1,4 +1,4 @@
-"""`yidi bench`: settlements a second beside a bare echo; recovery; policies; filing."""
+"""`yidi bench`: settlements a second beside a bare echo; recovery; policies; filing; lists."""
 
 from __future__ import annotations
 
@@ -291,3 +291,30 @@ def filing(
         return
     for name, value in asdict(report).items():
         typer.echo(f"{name:22} {value}")
+
+
+@app.command()
+def catalog(
+    items: Annotated[
+        int, typer.Option(min=1_000, max=2_000_000, help="Rows of the list.")
+    ] = 250_000,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Of each rate.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100, help="The median of so many, in memory.")
+    ] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Lines split a second, in memory and over gRPC; a list imported, beside COPY."""
+    from infra.cli.bench_catalog import bench_catalog
+
+    report = bench_catalog(
+        items=items,
+        seconds=seconds,
+        rounds=rounds,
+        on_progress=lambda text: typer.echo(f"yidi: {text}", err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    for name, value in asdict(report).items():
+        typer.echo(f"{name:30} {value}")

@@ -33,6 +33,10 @@ _NAMES = {site.code: site.name for site in SITES}
 _ACTIONS = {
     "open": "就医地登记",
     "cancel requested": "请求撤销",
+    "detail uploaded": "住院明细已上传",
+    "audit pick": "抽取审核",
+    "audit confirmed": "核查无误",
+    "audit deducted": "审核扣款",
     **{
         types_pb2.SettlementState.Name(number).removeprefix("SETTLEMENT_STATE_"): chinese(
             types_pb2.SettlementState.DESCRIPTOR, number

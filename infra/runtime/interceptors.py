@@ -43,9 +43,11 @@ _INSURED_SERVICES = frozenset(
 )
 _CARE_SERVICES = frozenset(
     {
+        "yidi.gateway.v1.CatalogDeskService",
         "yidi.gateway.v1.FilingDeskService",
         "yidi.gateway.v1.InstitutionService",
         "yidi.catalog.v1.CatalogService",
+        "yidi.catalog.v1.ListingService",
         "yidi.settlement.v1.CareService",
     }
 )

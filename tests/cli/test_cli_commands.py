@@ -11,6 +11,10 @@ from uuid import uuid4
 
 import pytest
 
+from infra.cli.audit import compared
+from yidi.common.v1 import types_pb2
+from yidi.settlement.v1 import audit_pb2
+
 SAMPLES = Path(__file__).parents[2] / "infra" / "local" / "samples"
 AS = ("--as", "institution/H11010100001")
 _numbers = count(1)
@@ -298,3 +302,77 @@ def test_downtime_is_announced_once_and_listed(yidi: Any) -> None:
     assert unknown.returncode == 2
     vague = yidi("downtime", "announce", "370000", "--until", "tomorrow", "--notice", "无")
     assert "Asia/Shanghai" in vague.stderr
+
+
+def test_a_declared_injury_is_audited_and_its_stay_uploaded(
+    yidi: Any, sql: Any, tmp_path: Path
+) -> None:
+    """规程 第三十五条, 第三十九条, N24-21: over three sites, carried out beside the settlements."""
+    request = json.loads((SAMPLES / "inpatient_beijing.json").read_text("utf-8"))
+    request["requestId"] = f"test-{tmp_path.name}-audit"
+    request["bill"]["reference"]["visitId"] = f"{tmp_path.name}-audit"
+    request["bill"]["visit"] |= {"injury": "ANSWER_YES", "thirdParty": "ANSWER_NO"}
+    file = tmp_path / "injury.json"
+    file.write_text(json.dumps(request), encoding="utf-8")
+    settlement_id = settle(yidi, file)
+    until = datetime.now(UTC) + timedelta(seconds=60)
+    kept = "SELECT count(*) FROM relay.stay_detail WHERE settlement_id = $1::uuid"
+    while not sql("100000", kept, settlement_id):
+        assert datetime.now(UTC) < until
+    waiting = told(yidi("detail", "list", "--json"))["uploads"]
+    assert settlement_id not in {one["settlement_id"] for one in waiting}
+    assert yidi("detail", "list", "--late").returncode == 0
+
+    [case] = [
+        one
+        for one in told(yidi("audit", "queue", "--json"))["cases"]
+        if one["settlement_id"] == settlement_id
+    ]
+    assert (case["site"], case["kind"]) == ("110000", "AUDIT_CASE_KIND_INJURY_DECLARATION")
+    words = yidi("audit", "show", case["case_id"]).stdout
+    assert "外伤承诺核查" in words
+    assert "待核查" in words
+    picked = told(yidi("audit", "pick", settlement_id, "--json"))
+    assert picked["kind"] == "AUDIT_CASE_KIND_PICKED"
+    done = told(yidi("audit", "decide", picked["case_id"], "--deduct", "0", "--json"))
+    assert done["state"] == "AUDIT_CASE_STATE_CONFIRMED"
+    unexplained = yidi("audit", "decide", case["case_id"], "--deduct", "1.5")
+    assert unexplained.returncode == 1
+    assert "AUDIT_DECISION_REFUSED" in unexplained.stderr
+    assert yidi("audit", "decide", case["case_id"], "--deduct", "1,5").returncode == 2
+    decided = yidi(
+        "audit", "decide", case["case_id"], "--deduct", "1.5", "--reason", "有第三方责任"
+    )
+    assert "审核扣款" in decided.stdout
+    remote = told(yidi("audit", "rates", "--site", "110000", "--json"))["sites"]["110000"]["remote"]
+    assert remote["deducted_fen"] >= 150
+    assert "异地合计" in yidi("audit", "rates").stdout
+    assert yidi("verify").returncode == 0
+
+
+def _rate(route: Any, fund_fen: int, deducted_fen: int) -> Any:
+    return audit_pb2.DeductionRate(
+        route=route, settlements=1, fund_total_fen=fund_fen, deducted_fen=deducted_fen
+    )
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "lower"),
+    [
+        ((100_00, 10_00), (200_00, 9_99), True),
+        ((100_00, 10_00), (200_00, 10_00), False),
+        ((100_00, 10_00), (0, 0), False),
+        ((0, 0), (200_00, 0), False),
+        ((100_00, 0), (200_00, 0), False),
+    ],
+)
+def test_remote_is_clearly_lower_below_half_of_the_local_rate(
+    local: tuple[int, int], remote: tuple[int, int], lower: bool
+) -> None:
+    """N24-21; both remote routes count as one."""
+    rates = [
+        _rate(types_pb2.ROUTE_LOCAL, *local),
+        _rate(types_pb2.ROUTE_IN_PROVINCE, *remote),
+        _rate(types_pb2.ROUTE_CROSS_PROVINCE, 0, 0),
+    ]
+    assert compared(rates).clearly_lower is lower
