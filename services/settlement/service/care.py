@@ -13,6 +13,7 @@ from infra.runtime.clock import Clock, instant
 from infra.runtime.days import parse_day
 from infra.runtime.errors import Reason, Refusal
 from services.settlement.closing import closing_of
+from services.settlement.domain.audit_case import Duty
 from services.settlement.domain.states import State
 from services.settlement.store.care import CareStore, Closing, Key, Opening
 from services.settlement.store.operating import OperatingStore
@@ -69,6 +70,7 @@ class CareServicer:
                 deadline_at=now + timedelta(milliseconds=item.remaining_ms),
                 operator=item.operator,
                 traceparent=item.traceparent,
+                duties=_duties(item),
             )
             for item in request.items
         ]
@@ -179,6 +181,14 @@ class CareServicer:
             day, request.care_site, request.insured_site, request.detail, request.hour
         )
         return care_pb2.GetCareJournalDigestResponse(journal=digest)
+
+
+def _duties(item: care_pb2.OpenItem) -> int:
+    return (
+        Duty.UPLOAD_DETAIL * item.upload_detail
+        | Duty.INJURY_DECLARED * item.injury_declared
+        | Duty.AUDIT_FOUND * item.audit_found
+    )
 
 
 def _open_result(opening: Opening, row: asyncpg.Record) -> care_pb2.OpenResult:
