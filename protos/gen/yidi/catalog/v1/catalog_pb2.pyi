@@ -113,7 +113,7 @@ class ManualClaim(_message.Message):
     LIST_AREA_FIELD_NUMBER: _builtins.int
     PRICE_LIMIT_LEVEL_FIELD_NUMBER: _builtins.int
     list_area: _builtins.str
-    """Pooling area whose list splits, the insured area."""
+    """Pooling area whose list splits: the insured area, one of this site's."""
     price_limit_level: _types_pb2.InstitutionLevel.ValueType
     """限价医院等级 (lmtpric_hosp_lv) that the insured area takes the institution for."""
     def __init__(
