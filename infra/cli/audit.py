@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
@@ -18,15 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.cli import audit_rules
+from infra.cli.asking import every_page, held_by, with_clients
 from infra.cli.client import Clients
+from infra.cli.everywhere import everywhere
+from infra.cli.explain import findings_lines
 from infra.cli.options import RequestId, choice, new_request_id
 from infra.cli.pairs import CALL_S
 from infra.cli.terminal import DIM, local_time, out, yuan
 from infra.local.processes import LocalNetworkError
-from infra.local.state import default_home
 from infra.local.supervisor import OPERATOR
 from infra.runtime.clock import SystemClock, business_day
-from infra.runtime.errors import Reason, Refusal
+from infra.runtime.errors import Reason
 from infra.runtime.money import BASIS_POINTS, divide_fen, percent
 from infra.runtime.types import chinese
 from yidi.common.v1 import types_pb2
@@ -57,43 +59,57 @@ def queue(
         int,
         choice(audit_pb2.AuditCaseState.DESCRIPTOR, "--state", "open, confirmed or deducted."),
     ] = "open",  # type: ignore[assignment]
+    kind: Annotated[
+        int | None,
+        choice(
+            audit_pb2.AuditCaseKind.DESCRIPTOR,
+            "--kind",
+            "Only of this kind: injury_declaration, finding or picked.",
+        ),
+    ] = None,
     site: SiteCode = None,
     as_json: AsJson = False,
 ) -> None:
     """List the cases that wait for an auditor, the oldest settlements first."""
 
-    async def ask(audit: Stub) -> list[audit_pb2.AuditCase]:
-        found: list[audit_pb2.AuditCase] = []
-        request = audit_pb2.ListAuditCasesRequest(page_size=_PAGE, state=state)  # type: ignore[arg-type]
-        while True:
-            page = await audit.ListAuditCases(request, timeout=CALL_S)
-            found += page.cases
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return found
+    async def ask(clients: Clients, at: str) -> Sequence[audit_pb2.AuditCase]:
+        audit = clients.operator(Stub, at, "settlement")
+        request = audit_pb2.ListAuditCasesRequest(
+            page_size=_PAGE,
+            state=audit_pb2.AuditCaseState.ValueType(state),
+            kind=audit_pb2.AuditCaseKind.ValueType(kind or 0),
+        )
+        answer: audit_pb2.ListAuditCasesResponse = await every_page(
+            audit.ListAuditCases, request, CALL_S
+        )
+        return answer.cases
 
-    answers = asyncio.run(_everywhere(site, ask))
+    answers = everywhere(site, ask)
+    cases = [(at, case) for at, found in answers.found.items() for case in found]
     if as_json:
-        _echo({"cases": [_facts(case, at) for at, cases in answers.items() for case in cases]})
-        return
-    if not any(answers.values()):
+        _echo({"cases": [_facts(case, at) for at, case in cases]})
+    elif cases:
+        _print_queue(cases)
+    elif not answers.silent:
         out().print("没有审核事项 No case.", style="green")
-        return
+    answers.end()
+
+
+def _print_queue(cases: Iterable[tuple[str, audit_pb2.AuditCase]]) -> None:
     table = _table(
         "地点 site", "审核事项 case", "原因 kind", "路径 route", "总额", "基金", "状态 state"
     )
     table.columns[1].no_wrap = True
-    for at, cases in answers.items():
-        for case in cases:
-            table.add_row(
-                at,
-                case.case_id,
-                _kind(case),
-                chinese(types_pb2.Route.DESCRIPTOR, case.route),
-                yuan(case.total_fen),
-                yuan(case.fund_total_fen),
-                _state(case),
-            )
+    for at, case in cases:
+        table.add_row(
+            at,
+            case.case_id,
+            _kind(case),
+            chinese(types_pb2.Route.DESCRIPTOR, case.route),
+            yuan(case.total_fen),
+            yuan(case.fund_total_fen),
+            _state(case),
+        )
     out().print(table)
 
 
@@ -112,10 +128,8 @@ def show(case_id: CaseId, site: SiteCode = None, as_json: AsJson = False) -> Non
         return
     console = out()
     _print_case(answer.case, at, console)
-    for finding in answer.findings:
-        action = chinese(types_pb2.AuditAction.DESCRIPTOR, finding.action)
-        lines = "、".join(finding.line_ids)
-        console.print(f"{action} {finding.rule}（明细 {lines}）：{finding.message}", style="yellow")
+    for finding in findings_lines(answer.findings):
+        console.print(finding, soft_wrap=True)
     table = _table(
         "明细", "编码 code", "名称 name", "金额", "全自费", "超限价", "先行自付", "范围内"
     )
@@ -249,19 +263,25 @@ def rates(
         end_date=end or today.isoformat(),
     )
 
-    async def ask(audit: Stub) -> Sequence[audit_pb2.DeductionRate]:
+    async def ask(clients: Clients, at: str) -> Sequence[audit_pb2.DeductionRate]:
+        audit = clients.operator(Stub, at, "settlement")
         return (await audit.GetDeductionRates(request, timeout=CALL_S)).rates
 
-    answers = asyncio.run(_everywhere(site, ask))
+    answers = everywhere(site, ask)
     if as_json:
         _echo(
             {
                 "start_date": request.start_date,
                 "end_date": request.end_date,
-                "sites": {at: _rate_facts(found) for at, found in answers.items()},
+                "sites": {at: _rate_facts(found) for at, found in answers.found.items()},
             }
         )
-        return
+    elif answers.found:
+        _print_rates(answers.found)
+    answers.end()
+
+
+def _print_rates(answers: Mapping[str, Sequence[audit_pb2.DeductionRate]]) -> None:
     console = out()
     table = _table("地点 site", "路径 route", "结算笔数", "基金支付", "扣款笔数", "扣款", "扣款率")
     for at, found in answers.items():
@@ -307,14 +327,6 @@ def _cells(one: Sum) -> tuple[str, ...]:
     )
 
 
-async def _everywhere(site: str | None, ask: Callable[[Stub], Awaitable[T]]) -> dict[str, T]:
-    """What each province says, by site code."""
-    async with Clients.connect(default_home()) as clients:
-        sites = clients.chosen(site)
-        stubs = [clients.operator(Stub, one, "settlement") for one in sites]
-        return dict(zip(sites, await asyncio.gather(*(ask(one) for one in stubs)), strict=True))
-
-
 async def _where(
     site: str | None,
     ask: Callable[[Stub], Awaitable[T]],
@@ -322,17 +334,13 @@ async def _where(
     who: str = OPERATOR,
 ) -> tuple[str, T]:
     """What the province says that has it; `missing` is what the others say."""
-    async with Clients.connect(default_home()) as clients:
-        refused: Refusal | None = None
-        for one in clients.chosen(site):
-            try:
-                return one, await ask(clients.operator(Stub, one, "settlement", who))
-            except Refusal as refusal:
-                if refusal.reason != missing:
-                    raise
-                refused = refusal
-        assert refused is not None, "a network has provinces"
-        raise refused
+
+    async def act(clients: Clients) -> tuple[str, T]:
+        return await held_by(
+            clients, site, missing, lambda one: ask(clients.operator(Stub, one, "settlement", who))
+        )
+
+    return await with_clients(act)
 
 
 def _changed(at: str, case: audit_pb2.AuditCase, request_id: str, as_json: bool) -> None:

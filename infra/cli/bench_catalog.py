@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -23,21 +23,21 @@ from typing import Any
 import asyncpg
 
 from infra.cli.bench import CARE, run_loop
+from infra.cli.bench_measuring import Progress, administrator, channel_as, rate, timed
 from infra.cli.catalog_files import ListFile, send
 from infra.cli.client import Clients
 from infra.cli.roles.shared import keyed
 from infra.cli.seeding import prepare
 from infra.local.network import SITES
 from infra.local.supervisor import Network, temporary_network
-from infra.runtime.clock import SystemClock, monotonic_us
+from infra.runtime.clock import SystemClock
 from infra.runtime.coalesce import Bounds
-from infra.runtime.config import NATION, load_settings
+from infra.runtime.config import NATION
 from infra.runtime.errors import Refusal
-from infra.runtime.links import RemoteChannel, stub
-from infra.runtime.tls import SiteCertificates
+from infra.runtime.links import stub
 from loadtests import catalog as load
 from loadtests.policy import rss_mib
-from loadtests.settle import Send, closed_loop
+from loadtests.settle import Send
 from services.catalog.domain.import_layouts import CSV_COLUMNS
 from services.catalog.samples.full import many_items
 from services.catalog.samples.written import write_items
@@ -59,7 +59,6 @@ _KEPT_AS = {
     ),
 }
 """Columns of the file that are not text, by the type of the plain table."""
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +128,23 @@ async def _serve(
     write_items(file, many_items(load.AREA, items))
     async with (
         Clients.connect(network.home) as clients,
-        _administrator(network) as sql,
+        administrator(network, CARE) as sql,
         _splitting(clients) as splitting,
     ):
-        drawn = load.drawn_items(items)
-        bills = {size: _Bills(load.bills(drawn, size)) for size in load.SIZES}
+        charged = load.drawn_items(items)
+        bills = {size: _Bills(load.bills(charged, size)) for size in load.SIZES}
         on_progress("copying and importing them")
         copies = [await _copied(sql, file)]
-        import_s = await _timed(_import(clients, file))
-        seen_s = await _timed(_seen(splitting, bills[load.SIZES[0]]))
+        import_s = await timed(_import(clients, file))
+        seen_s = await timed(_seen(splitting, bills[load.SIZES[0]]))
         copies.append(await _copied(sql, file))
         on_progress("splitting over gRPC")
-        rates = {size: await _rate(bills[size], splitting, seconds) * size for size in bills}
+        rates = {
+            size: await rate(bills[size], splitting, seconds, CALLERS) * size for size in bills
+        }
     copy_s = sum(copies) / len(copies)
     return {
-        "grpc_lines_per_s": round(len(rates) / sum(1 / rate for rate in rates.values()), 1),
+        "grpc_lines_per_s": round(len(rates) / sum(1 / each for each in rates.values()), 1),
         **{f"grpc_lines_per_s_bills_of_{size}": round(rates[size], 1) for size in rates},
         "import_s": round(import_s, 2),
         "copy_s": round(copy_s, 3),
@@ -174,40 +175,31 @@ class _Bills:
 @asynccontextmanager
 async def _splitting(clients: Clients) -> AsyncIterator[Send]:
     """How the gateway asks the catalog role; raises `Refusal` for a bill that is not split."""
-    at = clients.sites[CARE]
-    limits = at.settings.limits
-    channel = RemoteChannel.open(
-        at.internal["catalog"],
-        SiteCertificates(at.tls).client("gateway"),
-        site=CARE,
-        message_bytes=limits.message_bytes,
-    )
-    catalog: Any = stub(catalog_pb2_grpc.CatalogServiceStub, channel)
-
-    async def call(items: list[catalog_pb2.SplitFeesItem]) -> Sequence[Any]:
-        request = catalog_pb2.BatchSplitFeesRequest(items=items)
-        answer = await catalog.BatchSplitFees(request, timeout=_CALL_S)
-        results: Sequence[Any] = answer.results
-        return results
-
+    limits = clients.sites[CARE].settings.limits
     bounds = Bounds(
         items=limits.batch_items,
         bytes=limits.batch_bytes,
         in_flight=limits.in_flight,
         queue=limits.queue_items,
     )
-    batches = keyed(call, bounds)
+    async with channel_as(clients, CARE, "gateway", "catalog") as channel:
+        catalog: Any = stub(catalog_pb2_grpc.CatalogServiceStub, channel)
 
-    async def send(item: catalog_pb2.SplitFeesItem) -> Any:
-        result = await batches.submit(item)
-        if result.HasField("error"):
-            raise Refusal.from_status(result.error)
-        return result.split
+        async def call(items: list[catalog_pb2.SplitFeesItem]) -> Sequence[Any]:
+            request = catalog_pb2.BatchSplitFeesRequest(items=items)
+            answer = await catalog.BatchSplitFees(request, timeout=_CALL_S)
+            results: Sequence[Any] = answer.results
+            return results
 
-    try:
+        batches = keyed(call, bounds)
+
+        async def send(item: catalog_pb2.SplitFeesItem) -> Any:
+            result = await batches.submit(item)
+            if result.HasField("error"):
+                raise Refusal.from_status(result.error)
+            return result.split
+
         yield send
-    finally:
-        await channel.close()
 
 
 async def _seen(splitting: Send, bills: _Bills) -> None:
@@ -218,38 +210,6 @@ async def _seen(splitting: Send, bills: _Bills) -> None:
             if (await splitting(item)).catalogue_version == VERSION:
                 return
             await asyncio.sleep(0.05)
-
-
-async def _rate(bills: _Bills, splitting: Send, seconds: float) -> float:
-    """Bills split a second; raise `RuntimeError` when one is refused."""
-    await closed_loop(bills, [splitting], seconds=min(seconds / 5, 1.0), concurrency=CALLERS)
-    measured = await closed_loop(bills, [splitting], seconds=seconds, concurrency=CALLERS)
-    if measured.errors:
-        raise RuntimeError(f"bills were refused: {measured.errors}")
-    return measured.per_second
-
-
-async def _timed(work: Awaitable[Any]) -> float:
-    begun = monotonic_us()
-    await work
-    return (monotonic_us() - begun) / 1e6
-
-
-@asynccontextmanager
-async def _administrator(network: Network) -> AsyncIterator[asyncpg.Connection]:
-    """PostgreSQL of the care site, for the plain table."""
-    at = load_settings(network.plan.site_file(CARE), {}).database
-    connection = await asyncpg.connect(
-        host=at.host,
-        port=at.port,
-        database=at.name,
-        user=at.admin_user,
-        password=at.admin_password.get_secret_value(),
-    )
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def _copied(sql: asyncpg.Connection, file: Path) -> float:
@@ -277,4 +237,4 @@ async def _copied(sql: asyncpg.Connection, file: Path) -> float:
             header=True,
         )
 
-    return await _timed(copy())
+    return await timed(copy())

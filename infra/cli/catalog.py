@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from google.protobuf import json_format
 from google.protobuf.descriptor import EnumDescriptor
+from rich.text import Text
 
 from infra.cli import catalog_import
-from infra.cli.catalog_asking import Area, As, AsJson, SiteCode, asked, show
+from infra.cli.asking import every_page, show
+from infra.cli.catalog_asking import Area, asked
 from infra.cli.catalog_files import CALL_S, Listing
 from infra.cli.catalog_words import item_line, publication_line, revision_lines
-from infra.cli.options import RequestId, choice, new_request_id, one_of
+from infra.cli.filing_asking import written
+from infra.cli.options import (
+    MOST_INT64,
+    As,
+    AsJson,
+    RequestId,
+    SiteCode,
+    choice,
+    new_request_id,
+    one_of,
+)
 from infra.local.processes import LocalNetworkError
 from infra.local.supervisor import OPERATOR
 from infra.runtime.clock import SystemClock, business_day
@@ -29,6 +40,7 @@ app = typer.Typer(
 app.add_typer(catalog_import.app)
 Code = Annotated[str, typer.Argument(metavar="CODE", help="国家医保编码.")]
 _PAGE = 1_000
+_MOST_INT32 = (1 << 31) - 1
 
 
 @app.command("show")
@@ -36,7 +48,10 @@ def show_(
     code: Code,
     area: Area,
     publication: Annotated[
-        int, typer.Option("--publication", help="As of this one; 0 is the newest.")
+        int,
+        typer.Option(
+            "--publication", min=0, max=MOST_INT64, help="As of this one; 0 is the newest."
+        ),
     ] = 0,
     site: SiteCode = None,
     who: As = OPERATOR,
@@ -81,7 +96,8 @@ def search(
         return answer
 
     found = asked(who, site, area, ask)
-    show(found, [item_line(each) for each in found.items], as_json)
+    nothing = Text("没有符合条件的项目 None found.", style="yellow")
+    show(found, [item_line(each) for each in found.items] or nothing, as_json)
 
 
 @app.command()
@@ -91,14 +107,11 @@ def publications(
     """List what was published: whole lists and changes, newest first."""
 
     async def ask(listing: Listing) -> listing_pb2.ListPublicationsResponse:
-        found = listing_pb2.ListPublicationsResponse()
         request = listing_pb2.ListPublicationsRequest(area=area, page_size=_PAGE)
-        while True:
-            page = await listing.ListPublications(request, timeout=CALL_S)
-            found.publications.extend(page.publications)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        found: listing_pb2.ListPublicationsResponse = await every_page(
+            listing.ListPublications, request, CALL_S
+        )
+        return found
 
     found = asked(who, site, area, ask)
     show(found, [publication_line(each) for each in found.publications], as_json)
@@ -139,7 +152,7 @@ def change(
 
     async def ask(listing: Listing) -> listing_pb2.ChangeItemsResponse:
         if file is not None:
-            item = _read(file)
+            item = written(file, listing_pb2.CatalogItem())
             item.national_code = code
         else:
             item = await _on(day, code, area, listing)
@@ -167,13 +180,6 @@ def change(
     show(done, publication_line(done.publication), as_json)
 
 
-def _read(file: Path) -> listing_pb2.CatalogItem:
-    try:
-        return json_format.Parse(file.read_text("utf-8"), listing_pb2.CatalogItem())
-    except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
-        raise LocalNetworkError(f"cannot read {file}: {error}") from error
-
-
 async def _on(day: str, code: str, area: str, listing: Listing) -> listing_pb2.CatalogItem:
     """The item as the list of that day has it."""
     request = listing_pb2.SearchItemsRequest(area=area, text=code, day=day, page_size=1)
@@ -191,7 +197,7 @@ def _set_shares(item: listing_pb2.CatalogItem, told: list[str]) -> None:
         item.self_pay.extend(kept)
         item.self_pay.add(
             insurance=types_pb2.InsuranceType.ValueType(insurance),
-            basis_points=_scaled(share, 100, "--self-pay"),
+            basis_points=_scaled(share, 100, "--self-pay", _MOST_INT32),
         )
 
 
@@ -217,11 +223,11 @@ def _pairs(told: list[str], option: str, enum: EnumDescriptor) -> list[tuple[int
     return pairs
 
 
-def _scaled(text: str, scale: int, option: str) -> int:
+def _scaled(text: str, scale: int, option: str, most: int = MOST_INT64) -> int:
     try:
         value = Decimal(text) * scale
-        if value == int(value):
+        if abs(value) <= most and value == int(value):
             return int(value)
-    except (InvalidOperation, OverflowError, ValueError):
+    except ArithmeticError:  # no number, or one that is out of all bounds
         pass
     raise typer.BadParameter(f"{option}: {text!r} is no number with so few decimals.")

@@ -7,28 +7,15 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
-from google.protobuf import json_format
-from google.protobuf.message import Message
-from rich.text import Text
 
+from infra.cli.asking import with_clients
 from infra.cli.catalog_files import Listing
 from infra.cli.client import Clients
-from infra.cli.terminal import out
 from infra.local.processes import LocalNetworkError
-from infra.local.state import default_home
 from yidi.catalog.v1 import listing_pb2_grpc
 
 T = TypeVar("T")
 Area = Annotated[str, typer.Option("--area", help="Pooling area or province of the list.")]
-SiteCode = Annotated[str | None, typer.Option("--site", help="Province; looked for when left out.")]
-As = Annotated[str, typer.Option("--as", metavar="NAME", help="Operator who acts.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as proto JSON.")]
-
-
-async def with_clients(act: Callable[[Clients], Awaitable[T]]) -> T:
-    """What `act` does on the running network."""
-    async with Clients.connect(default_home()) as clients:
-        return await act(clients)
 
 
 def asked(who: str, site: str | None, area: str, ask: Callable[[Listing], Awaitable[T]]) -> T:
@@ -51,12 +38,3 @@ def site_of(clients: Clients, site: str | None, area: str) -> str:
     if found is None:
         raise LocalNetworkError(f"{area} is no area of this network: say --site CODE")
     return clients.chosen(found)[0]
-
-
-def show(answer: Message, lines: Text | list[Text], as_json: bool) -> None:
-    """Print the answer as proto JSON, or the lines."""
-    if as_json:
-        typer.echo(json_format.MessageToJson(answer, ensure_ascii=False))
-        return
-    for line in lines if isinstance(lines, list) else [lines]:
-        out().print(line, soft_wrap=True)

@@ -1,9 +1,8 @@
-"""Opens a file of a list and sends it in numbered parts of whole lines, a few of them at a time.
+"""Opens a file of a list and sends it in numbered parts of whole lines (`parts`).
 
 A file is a CSV, one table of the national download as text, or a zip of such tables; a table's name
-begins with its transaction (1312, 1318, 1319) or ends in `.csv`. It is read as a stream and cut the
-same way every time, so a second run of a stopped import goes on at the part that the server wants
-next. A zip is trusted for nothing: neither its names nor its sizes.
+begins with its transaction (1312, 1318, 1319) or ends in `.csv`. A zip is trusted for nothing:
+neither its names nor its sizes.
 """
 
 from __future__ import annotations
@@ -16,18 +15,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
+from infra.cli.parts import cut, read_lines, send_parts
 from infra.local.processes import LocalNetworkError
 from infra.runtime.errors import Reason, Refusal
 from services.catalog.domain.import_layouts import Layout, NotATable, tables_of
-from services.catalog.domain.import_rows import LONGEST_LINE
+from services.catalog.domain.import_lines import LONGEST_LINE
 from yidi.catalog.v1 import listing_pb2
 
 PART_BYTES = 512 << 10
 """A part's size: some 4,000 rows, written in a fraction of a second."""
-IN_FLIGHT = 3
 CALL_S = 60.0
 FINISH_S = 300.0
 """Joining, comparing and publishing hundreds of thousands of items at once."""
@@ -36,7 +36,7 @@ MOST_BYTES = 1 << 30
 """Of a zip, unpacked."""
 MOST_RATIO = 200
 """Unpacked bytes for one of a zip; tables make some 10 to 50."""
-_SKIPPED = 1 << 16
+_BUFFER = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _LAYOUTS = {"1312": Layout.ITEMS, "1318": Layout.LIMITS, "1319": Layout.SHARES}
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -79,7 +79,7 @@ class ListFile:
         tables = []
         for member, layout in _members(path):
             with _opened(path, member) as file:
-                first = _line(file)
+                first = next(read_lines(file, LONGEST_LINE), b"")
             tables.append(_Table(member, layout, _header(first, layout)))
         try:
             tables_of([(table.layout, table.header) for table in tables])
@@ -145,24 +145,7 @@ async def send(
         )
         told(getattr(await listing.ListImportPart(request, timeout=CALL_S), "import"))
 
-    count = 0
-    under_way: set[asyncio.Task[None]] = set()
-    try:
-        for part in file.parts():
-            count = part.number
-            if part.number < started.next_part:
-                continue
-            under_way.add(asyncio.create_task(take(part)))
-            if len(under_way) == IN_FLIGHT:
-                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for one in done:
-                    one.result()
-        for one in list(under_way):
-            await one
-    finally:
-        for one in under_way:
-            one.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+    count = await send_parts(file.parts(), started.next_part, take)
     if not count:
         raise _invalid("文件中没有数据行")
     await asyncio.to_thread(file.check_unchanged)
@@ -225,7 +208,7 @@ def _opened(path: Path, member: str | None) -> Iterator[BinaryIO]:
         with (
             zipfile.ZipFile(path) as archive,
             archive.open(member) as packed,
-            io.BufferedReader(cast(io.RawIOBase, packed), _SKIPPED) as file,
+            io.BufferedReader(cast(io.RawIOBase, packed), _BUFFER) as file,
         ):
             yield file
     except _BROKEN:
@@ -248,31 +231,11 @@ def _header(first: bytes, layout: Layout) -> str:
 
 def _parts(file: BinaryIO, headed: bool) -> Iterator[tuple[int, bytes]]:
     """A table in parts: the number of each one's first line and its lines."""
-    text = _line(file).removeprefix(_BOM)
-    line = 1
+    lines = read_lines(file, LONGEST_LINE)
+    first = next(lines, b"").removeprefix(_BOM)
     if headed:
-        text, line = _line(file), 2
-    first_line, lines, size = line, list[bytes](), 0
-    while text:
-        if lines and size + len(text) > PART_BYTES:
-            yield first_line, b"".join(lines)
-            first_line, lines, size = line, [], 0
-        lines.append(text)
-        size += len(text)
-        line += 1
-        text = _line(file)
-    if lines:
-        yield first_line, b"".join(lines)
-
-
-def _line(file: BinaryIO) -> bytes:
-    """The next line with its end; of a longer one than rows can be only the beginning."""
-    line = file.readline(LONGEST_LINE + 2)
-    if len(line) < LONGEST_LINE + 2 or line.endswith(b"\n"):
-        return line
-    while (rest := file.readline(_SKIPPED)) and not rest.endswith(b"\n"):
-        pass
-    return line + b"\n"
+        return cut(lines, 2, PART_BYTES)
+    return cut(chain([first] if first else [], lines), 1, PART_BYTES)
 
 
 def _invalid(cause: str) -> Refusal:

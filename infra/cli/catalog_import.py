@@ -10,21 +10,15 @@ from typing import Annotated, TypeVar
 import typer
 from rich.text import Text
 
-from infra.cli.catalog_asking import (
-    Area,
-    As,
-    AsJson,
-    SiteCode,
-    listing_at,
-    show,
-    site_of,
-    with_clients,
-)
+from infra.cli.asking import every_page, held_by, show, with_clients
+from infra.cli.catalog_asking import Area, listing_at, site_of
 from infra.cli.catalog_files import CALL_S, ListFile, Listing, send
 from infra.cli.client import Clients
+from infra.cli.options import As, AsJson, SiteCode
+from infra.cli.parts import run_import
 from infra.cli.terminal import DIM, err, local_time
 from infra.local.supervisor import OPERATOR
-from infra.runtime.errors import Refusal
+from infra.runtime.errors import Reason, Refusal
 from infra.runtime.types import chinese
 from yidi.catalog.v1 import listing_pb2
 
@@ -65,10 +59,7 @@ def import_(
         return await send(listing, file, area, version, effective_from, dry_run=dry_run, told=told)
 
     try:
-        done = asyncio.run(with_clients(act))
-    except KeyboardInterrupt:
-        console.print("已停下；再次运行同一命令即从停下处继续。")
-        raise
+        done = run_import(act)
     except Refusal as refusal:
         if refusal.name == "CATALOGUE_IMPORT_REJECTED" and last is not None:
             hint = f"不能采用的行 rejected rows: yidi catalog rejected {last.import_id}"
@@ -100,14 +91,11 @@ def rejected(
     """List the rows of an import that cannot be taken: table, line, column, cause."""
 
     async def ask(listing: Listing) -> listing_pb2.ListRejectedItemRowsResponse:
-        found = listing_pb2.ListRejectedItemRowsResponse()
         request = listing_pb2.ListRejectedItemRowsRequest(import_id=import_id, page_size=1_000)
-        while True:
-            page = await listing.ListRejectedItemRows(request, timeout=CALL_S)
-            found.rows.extend(page.rows)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        found: listing_pb2.ListRejectedItemRowsResponse = await every_page(
+            listing.ListRejectedItemRows, request, CALL_S
+        )
+        return found
 
     found = asyncio.run(_looked_for(site, who, ask))
     show(found, [_rejected_line(row) for row in found.rows], as_json)
@@ -135,13 +123,10 @@ async def _looked_for(site: str | None, who: str, ask: Callable[[Listing], Await
     """The answer of the site that has the import, or the refusal of the last."""
 
     async def act(clients: Clients) -> T:
-        *others, last = clients.chosen(site)
-        for one in others:
-            try:
-                return await ask(listing_at(clients, one, who))
-            except Refusal as refusal:
-                if refusal.name != "CATALOGUE_IMPORT_STATE_WRONG":
-                    raise
-        return await ask(listing_at(clients, last, who))
+        missing = Reason.ERROR_REASON_CATALOGUE_IMPORT_STATE_WRONG
+        _, found = await held_by(
+            clients, site, missing, lambda one: ask(listing_at(clients, one, who))
+        )
+        return found
 
     return await with_clients(act)

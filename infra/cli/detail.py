@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -11,9 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from infra.cli.client import Clients
+from infra.cli.everywhere import everywhere
 from infra.cli.pairs import CALL_S
 from infra.cli.terminal import DIM, local_time, out
-from infra.local.state import default_home
 from infra.runtime.clock import SystemClock
 from yidi.settlement.v1 import audit_pb2, audit_pb2_grpc
 
@@ -40,48 +40,42 @@ def list_(
 ) -> None:
     """List the stays whose detail is not at the nation yet, the oldest first."""
     request = audit_pb2.ListDetailUploadsRequest(late=late, page_size=limit)
-    answers = asyncio.run(_ask(site, request))
-    total = sum(answer.total_count for answer in answers.values())
-    overdue = sum(answer.late_count for answer in answers.values())
+
+    async def ask(clients: Clients, at: str) -> audit_pb2.ListDetailUploadsResponse:
+        settlement = clients.operator(audit_pb2_grpc.AuditServiceStub, at, "settlement")
+        return await settlement.ListDetailUploads(request, timeout=CALL_S)
+
+    answers = everywhere(site, ask)
+    total = sum(answer.total_count for answer in answers.found.values())
+    overdue = sum(answer.late_count for answer in answers.found.values())
+    uploads = [(at, up) for at, answer in answers.found.items() for up in answer.uploads]
     if as_json:
-        uploads = [_facts(up, at) for at, answer in answers.items() for up in answer.uploads]
-        facts = {"total": total, "late": overdue, "uploads": uploads}
+        told = [_facts(upload, at) for at, upload in uploads]
+        facts = {"total": total, "late": overdue, "uploads": told}
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
-        return
-    console = out()
-    if not total:
-        console.print("住院明细均已上传 Every detail is uploaded.", style="green")
-        return
+    elif total:
+        _print(uploads)
+        out().print(f"{total} 份待上传 waiting，{overdue} 份逾期 late", style="yellow")
+    elif not answers.silent:
+        out().print("住院明细均已上传 Every detail is uploaded.", style="green")
+    answers.end()
+
+
+def _print(uploads: Iterable[tuple[str, audit_pb2.DetailUpload]]) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), header_style=DIM, pad_edge=False)
     for name in ("地点 site", "结算号 id", "期限 due", "次数 tried", "原因 cause"):
         table.add_column(name, overflow="fold", no_wrap=name == "结算号 id")
     now_ms = SystemClock().now_ms()
-    for at, answer in answers.items():
-        for upload in answer.uploads:
-            table.add_row(
-                at,
-                upload.settlement_id,
-                local_time(upload.due_time, "%m-%d %H:%M"),
-                str(upload.attempts),
-                upload.cause,
-                style="red" if upload.due_time.ToMilliseconds() < now_ms else None,
-            )
-    console.print(table)
-    console.print(f"{total} 份待上传 waiting，{overdue} 份逾期 late", style="yellow")
-
-
-async def _ask(
-    site: str | None, request: audit_pb2.ListDetailUploadsRequest
-) -> dict[str, audit_pb2.ListDetailUploadsResponse]:
-    async with Clients.connect(default_home()) as clients:
-        sites = clients.chosen(site)
-        stubs = [
-            clients.operator(audit_pb2_grpc.AuditServiceStub, one, "settlement") for one in sites
-        ]
-        found = await asyncio.gather(
-            *(one.ListDetailUploads(request, timeout=CALL_S) for one in stubs)
+    for at, upload in uploads:
+        table.add_row(
+            at,
+            upload.settlement_id,
+            local_time(upload.due_time, "%m-%d %H:%M"),
+            str(upload.attempts),
+            upload.cause,
+            style="red" if upload.due_time.ToMilliseconds() < now_ms else None,
         )
-        return dict(zip(sites, found, strict=True))
+    out().print(table)
 
 
 def _facts(upload: audit_pb2.DetailUpload, at: str) -> dict[str, Any]:

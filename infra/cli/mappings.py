@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from infra.cli.asking import every_page
 from infra.cli.filing_asking import AN_OPERATOR, As, AsJson, SiteCode
-from infra.cli.options import RequestId, choice, new_request_id, one_of
+from infra.cli.options import MOST_INT64, RequestId, choice, new_request_id, one_of
 from infra.cli.registry_asking import SECONDS, Registry, asked, day_of, span, today, told
 from infra.cli.terminal import DIM, local_time, out
 from infra.local.processes import LocalNetworkError
@@ -28,7 +29,10 @@ app = typer.Typer(
 Institution = Annotated[
     str, typer.Option("--institution", help="Its code; of an institution that asks its own.")
 ]
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="As `yidi mapping list` shows.")]
+Ids = Annotated[
+    list[int],
+    typer.Argument(metavar="ID...", max=MOST_INT64, help="As `yidi mapping list` shows."),
+]
 _PAGE = _AT_ONCE = 1_000
 _COLUMNS = ("item_code", "item_name", "list_type", "national_code", "start_date", "end_date")
 _STYLES = {
@@ -53,28 +57,19 @@ def list_(
     wanted = registry_pb2.MappingState.ValueType(state or 0)
 
     async def call(registry: Registry) -> registry_pb2.ListMappingsResponse:
-        found, token = registry_pb2.ListMappingsResponse(), ""
-        while True:
-            if registry.caller.institution:
-                own = catalog_desk_pb2.ListItemMappingsRequest(
-                    state=wanted, item_code=item, page_size=_PAGE, page_token=token
-                )
-                page = await registry.door.ListItemMappings(own, timeout=SECONDS)
-                found.mappings.extend(page.mappings)
-                token = page.next_page_token
-            else:
-                ask = registry_pb2.ListMappingsRequest(
-                    institution=institution,
-                    state=wanted,
-                    item_code=item,
-                    page_size=_PAGE,
-                    page_token=token,
-                )
-                agency = await registry.agency.ListMappings(ask, timeout=SECONDS)
-                found.mappings.extend(agency.mappings)
-                token = agency.next_page_token
-            if not token:
-                return found
+        if registry.caller.institution:
+            own = catalog_desk_pb2.ListItemMappingsRequest(
+                state=wanted, item_code=item, page_size=_PAGE
+            )
+            mine = await every_page(registry.door.ListItemMappings, own, SECONDS)
+            return registry_pb2.ListMappingsResponse(mappings=mine.mappings)
+        request = registry_pb2.ListMappingsRequest(
+            institution=institution, state=wanted, item_code=item, page_size=_PAGE
+        )
+        found: registry_pb2.ListMappingsResponse = await every_page(
+            registry.agency.ListMappings, request, SECONDS
+        )
+        return found
 
     found = asked(who, site, institution, call)
     if told(found, as_json):

@@ -10,13 +10,12 @@ from datetime import date
 from typing import TypeVar
 
 import typer
-from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from infra.cli.asking import echo, with_clients
 from infra.cli.client import Clients
 from infra.cli.filing_asking import AN_INSTITUTION, CALL_S, Caller, desk_of
 from infra.local.processes import LocalNetworkError
-from infra.local.state import default_home
 from infra.runtime.clock import SystemClock, business_day
 from yidi.catalog.v1 import registry_pb2_grpc
 from yidi.gateway.v1 import catalog_desk_pb2_grpc
@@ -56,12 +55,11 @@ def asked(who: str, site: str | None, place: str, ask: Callable[[Registry], Awai
     caller = Caller.read(who)
     code = AN_INSTITUTION.fullmatch(place)
 
-    async def call() -> T:
-        async with Clients.connect(default_home()) as clients:
-            desk = desk_of(clients, caller, site, code["area"] if code else place)
-            return await ask(Registry(clients, caller, desk.site))
+    async def act(clients: Clients) -> T:
+        desk = desk_of(clients, caller, site, code["area"] if code else place)
+        return await ask(Registry(clients, caller, desk.site))
 
-    return asyncio.run(call())
+    return asyncio.run(with_clients(act))
 
 
 def today() -> str:
@@ -79,7 +77,7 @@ def span(start: str, end: str) -> str:
 def told(answer: Message, as_json: bool) -> bool:
     """Print the answer as JSON when that was asked for, and say so."""
     if as_json:
-        typer.echo(json_format.MessageToJson(answer, ensure_ascii=False))
+        echo(answer)
     return as_json
 
 

@@ -7,7 +7,7 @@ from datetime import date
 
 from infra.runtime.errors import Reason, Refusal
 from infra.runtime.id_number import Sex
-from services.catalog.domain.audit import Auditor, Finding, refused
+from services.catalog.domain.audit import LONGEST_MESSAGE, Auditor, Finding, refused
 from services.catalog.domain.audit_bill import Facts
 from services.catalog.domain.bill import BillSplit
 from services.catalog.domain.catalogue import Catalogue
@@ -15,6 +15,8 @@ from services.catalog.domain.institution import CareType, Registration
 from yidi.catalog.v1 import catalog_pb2
 from yidi.common.v1 import types_pb2
 
+LINES_NAMED = 20
+"""Of a finding, as the contract bounds them."""
 _LINES_TOLD = 3
 _LONGEST_CAUSE = 300
 """Characters that a refusal tells before it counts the rest: it travels in a trailer of 8 KiB,
@@ -55,9 +57,17 @@ def fill(answer: catalog_pb2.FeeSplit, findings: Sequence[Finding]) -> None:
         answer.findings.add(
             rule=found.rule.code,
             action=types_pb2.AuditAction.ValueType(found.rule.action),
-            line_ids=found.line_ids,
-            message=found.message,
+            line_ids=found.line_ids[:LINES_NAMED],
+            message=_message(found),
         )
+
+
+def _message(found: Finding) -> str:
+    """The message, which counts the lines where not all of them are named."""
+    if len(found.line_ids) <= LINES_NAMED:
+        return found.message
+    count = f"（所列明细等{len(found.line_ids)}行）"
+    return found.message[: LONGEST_MESSAGE - len(count)] + count
 
 
 def _birth_date(text: str) -> date | None:

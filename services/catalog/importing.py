@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
+from infra.runtime.admission import Admission
 from infra.runtime.call import Call
 from infra.runtime.clock import Clock, instant, new_id
 from infra.runtime.database import Database
 from infra.runtime.days import parse_day
-from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.errors import Reason, Refusal
+from infra.runtime.paging import page_token
 from services.catalog.domain.import_layouts import Layout, NotATable, Table, tables_of
 from services.catalog.domain.import_parts import PartTaken, cannot_be_taken, missing
 from services.catalog.domain.import_rows import RowReader
@@ -36,9 +37,8 @@ from yidi.catalog.v1 import listing_pb2
 AT_ONCE = 3
 """Parts worked on at a time; each holds its rows in memory."""
 WAITING = 16
-RETRY_MS = 1_000
 PAGE = 100
-_TOKEN = re.compile(r"[0-9]:[0-9]{1,18}", re.ASCII)
+_PLACE_AND_LINE = re.compile(r"[0-9]:[0-9]{1,18}")
 
 
 class Importing:
@@ -48,8 +48,7 @@ class Importing:
         self._store = ImportStore(database)
         self._clock = clock
         self._reader = RowReader()
-        self._free = asyncio.Semaphore(AT_ONCE)
-        self._held = 0
+        self._parts = Admission(at_once=AT_ONCE, waiting=WAITING)
 
     async def start(
         self, request: listing_pb2.StartListImportRequest, call: Call
@@ -84,7 +83,7 @@ class Importing:
         self, request: listing_pb2.ListImportPartRequest, call: Call
     ) -> listing_pb2.ListImportPartResponse:
         """Take one part; raises `Refusal` (CATALOGUE_IMPORT_STATE_WRONG, OVERLOADED)."""
-        async with self._turn():
+        async with self._parts.turn():
             stored = await self._stored(request.import_id)
             tables = _tables(stored.tables)
             if request.table >= len(tables):
@@ -131,9 +130,10 @@ class Importing:
     ) -> listing_pb2.ListRejectedItemRowsResponse:
         """One page of the rows that cannot be taken; raises `Refusal`
         (CATALOGUE_IMPORT_STATE_WRONG, MESSAGE_INVALID)."""
-        after = _place_and_line(request.page_token)
+        place, _, line = page_token(request.page_token, _PLACE_AND_LINE).partition(":")
         await self._stored(request.import_id)
         size = request.page_size or PAGE
+        after = int(place or 0), int(line or 0)
         found = await self._store.rejected(request.import_id, after, size + 1)
         page = found[:size]
         return listing_pb2.ListRejectedItemRowsResponse(
@@ -168,18 +168,6 @@ class Importing:
         if not stored.listed:
             raise _wrong(stored.import_id, "文件中没有项目")
         return stored
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """A part's turn to be worked on; raises `Refusal` (OVERLOADED)."""
-        if self._held >= AT_ONCE + WAITING:
-            raise Refusal(Reason.ERROR_REASON_OVERLOADED, retry_ms=RETRY_MS)
-        self._held += 1
-        try:
-            async with self._free:
-                yield
-        finally:
-            self._held -= 1
 
     def _read(
         self, request: listing_pb2.ListImportPartRequest, stored: StoredImport, table: Table
@@ -219,16 +207,6 @@ def _tables(given: Sequence[tuple[Layout, str]]) -> tuple[Table, ...]:
         return tables_of(given)
     except NotATable as fault:
         raise Refusal(Reason.ERROR_REASON_CATALOGUE_IMPORT_INVALID, cause=str(fault)) from None
-
-
-def _place_and_line(token: str) -> tuple[int, int]:
-    if not token:
-        return 0, 0
-    place, _, line = token.partition(":")
-    if _TOKEN.fullmatch(token):
-        return int(place), int(line)
-    fault = Violation("page_token", "不是上一页返回的值")
-    raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
 
 
 def _taken(version: str) -> str:

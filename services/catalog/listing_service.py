@@ -9,7 +9,8 @@ from infra.runtime.call import Call
 from infra.runtime.clock import Clock, business_day, instant
 from infra.runtime.database import Database
 from infra.runtime.days import parse_day
-from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.errors import Reason, Refusal
+from infra.runtime.paging import NUMBER, page_token
 from services.catalog.domain.changing import (
     ChangeRefused,
     PublishedList,
@@ -100,6 +101,7 @@ class ListingService:
                     min(item.effective_from for item in items),
                     base_id=found.id,
                     reason=request.reason,
+                    operator=request.operator,
                 )
                 await copy_items(
                     connection, version_id, [item for its in timelines.values() for item in its]
@@ -170,10 +172,7 @@ class ListingService:
         self, request: listing_pb2.ListPublicationsRequest, call: Call
     ) -> listing_pb2.ListPublicationsResponse:
         """One page. MESSAGE_INVALID for a token that is none."""
-        token = request.page_token
-        if token and not (token.isascii() and token.isdecimal() and len(token) < 19):
-            fault = Violation("page_token", "不是上一页返回的值")
-            raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
+        token = page_token(request.page_token, NUMBER)
         size = request.page_size or PAGE
         before = int(token) if token else NEWEST
         found = await self._store.publications(request.area, before, size + 1)

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import Clock, instant
-from infra.runtime.database import Database
+from infra.runtime.database import Database, reading
 from infra.runtime.days import parse_day
-from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.errors import Reason, Refusal
+from infra.runtime.paging import NUMBER, page_token
 from services.catalog import registry_messages as messages
 from services.catalog.domain.institution import Registration, Route
 from services.catalog.domain.mapping import MappingState
@@ -26,14 +27,12 @@ from services.catalog.domain.reviewing import (
 )
 from services.catalog.requesting import check_texts, request_of
 from services.catalog.store import institutions, mappings
-from services.catalog.store.batches import reading
 from services.catalog.store.publications import publishing
 from services.catalog.store.requests import RequestReused, answered, keep_answer
 from yidi.catalog.v1 import registry_pb2
 
 _PAGE = 100
 _CODE = re.compile(r"[A-Z0-9]{6,30}")
-_NUMBER = re.compile(r"[0-9]{1,18}")
 _A = TypeVar("_A", bound=Message)
 _Who = dict[str, Any]
 """`actor`, `operator` and `at` of a change."""
@@ -101,7 +100,7 @@ class RegistryService:
             disease=request.disease_code,
             day=parse_day(request.day, "day"),
             every=request.all,
-            after=_after(request.page_token, _CODE),
+            after=page_token(request.page_token, _CODE),
             size=size + 1,
         )
         return registry_pb2.SearchInstitutionsResponse(
@@ -180,7 +179,7 @@ class RegistryService:
         """Raises `Refusal` (MESSAGE_INVALID)."""
         check_texts(request)
         size = request.page_size or _PAGE
-        after = int(_after(request.page_token, _NUMBER) or 0)
+        after = int(page_token(request.page_token, NUMBER) or 0)
         async with reading(self._database) as connection:
             found = await mappings.list_mappings(
                 connection,
@@ -245,10 +244,3 @@ def _of_institution(call: Call, institution: str) -> Identity:
     if call.caller.type is CallerType.ROLE:
         return Identity(call.caller.site, CallerType.INSTITUTION, institution)
     return call.caller
-
-
-def _after(token: str, form: re.Pattern[str]) -> str:
-    if token and form.fullmatch(token) is None:
-        fault = Violation("page_token", "不是上一页返回的值")
-        raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
-    return token

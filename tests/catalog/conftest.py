@@ -13,12 +13,19 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from list_files import ImportDesk
+from registry_world import AREAS, SITE
 
 from infra.local.postgres import HOST, Postgres
+from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import ManualClock
 from infra.runtime.config import Settings
 from infra.runtime.database import Database
 from infra.runtime.migrate import migrate
+from services.catalog.importing import Importing
+from services.catalog.load import load_catalogue
+from services.catalog.registry_service import RegistryService
+from services.catalog.samples.generate import FOLDER
 from services.catalog.store import SCHEMA
 
 PASSWORD = "catalog tests"
@@ -65,17 +72,6 @@ def _settings(server: Postgres, name: str) -> Settings:
     )
 
 
-async def _administrator(settings: Settings, name: str) -> asyncpg.Connection:
-    at = settings.database
-    return await asyncpg.connect(
-        host=at.host,
-        port=at.port,
-        database=name,
-        user=at.admin_user,
-        password=at.admin_password.get_secret_value(),
-    )
-
-
 @pytest.fixture(scope="session")
 async def catalog_template(catalog_server: Postgres) -> Settings:
     """A migrated site whose database is copied for each test: that costs a tenth of migrating."""
@@ -87,7 +83,7 @@ async def catalog_template(catalog_server: Postgres) -> Settings:
 @pytest.fixture
 async def settings(catalog_template: Settings, catalog_server: Postgres) -> Settings:
     settings = _settings(catalog_server, f"catalog_{next(_numbers)}")
-    connection = await _administrator(settings, "postgres")
+    connection = await asyncpg.connect(**settings.database.admin_login() | {"database": "postgres"})
     template = catalog_template.database.name
     await connection.execute(f'CREATE DATABASE "{settings.database.name}" TEMPLATE "{template}"')
     await connection.close()
@@ -109,6 +105,20 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 @pytest.fixture
 async def admin(settings: Settings, database: Database) -> AsyncIterator[asyncpg.Connection]:
     """The administrator, to see what the service's role may not."""
-    connection = await _administrator(settings, settings.database.name)
+    connection = await asyncpg.connect(**settings.database.admin_login())
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def desk(database: Database, clock: ManualClock) -> ImportDesk:
+    """Imports as an operator of the site makes them."""
+    call = Call(Identity("440000", CallerType.OPERATOR, "经办示例"), deadline_us=1 << 62)
+    return ImportDesk(Importing(database=database, clock=clock), call)
+
+
+@pytest.fixture
+async def registry(database: Database, clock: ManualClock) -> RegistryService:
+    """The registry of 广东 with its samples."""
+    await load_catalogue(database, FOLDER / SITE, clock)
+    return RegistryService(database=database, clock=clock, site=SITE, areas=AREAS)

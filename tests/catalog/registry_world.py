@@ -6,8 +6,10 @@ from itertools import count
 from typing import Any
 
 import protovalidate
+import pytest
 
 from infra.runtime.call import Call, CallerType, Identity
+from infra.runtime.errors import Refusal
 from yidi.catalog.v1 import registry_pb2
 from yidi.common.v1 import types_pb2
 
@@ -27,6 +29,12 @@ _numbers = count(1)
 
 def new_id() -> str:
     return f"request-{next(_numbers):04}"
+
+
+async def refused(awaited: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await awaited
+    return caught.value
 
 
 def open_for(*services: registry_pb2.InstitutionService.ValueType) -> registry_pb2.RouteServices:

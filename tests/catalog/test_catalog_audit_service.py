@@ -13,6 +13,8 @@ from infra.runtime.clock import ManualClock
 from infra.runtime.database import Database
 from infra.runtime.errors import Refusal
 from services.catalog.audit_rules import load_audit_rules
+from services.catalog.auditing import LINES_NAMED, fill
+from services.catalog.domain.audit import LONGEST_MESSAGE, Finding
 from services.catalog.load import load_catalogue
 from services.catalog.samples.generate import FOLDER
 from services.catalog.service import CatalogService
@@ -91,6 +93,31 @@ async def test_a_warning_travels_with_the_split(service: CatalogService) -> None
     assert (found.rule, found.action) == ("DUP-EXAM", types_pb2.AUDIT_ACTION_WARN)
     assert list(found.line_ids) == ["L1", "L3"]
     assert found.message.startswith("血常规在2026-10-02以同一单价收费两行")
+
+
+async def test_a_finding_of_many_lines_names_some_and_counts_them(
+    service: CatalogService,
+) -> None:
+    """What travels is bounded: 20 lines of up to 2,000."""
+    [split] = await asked(service, bill(*[BLOOD] * (LINES_NAMED + 1)))
+    assert isinstance(split, catalog_pb2.FeeSplit)
+    protovalidate.validate(split)
+    [found] = split.findings
+    assert list(found.line_ids) == sorted(each.line_id for each in split.lines)[:LINES_NAMED]
+    assert found.message.endswith("（所列明细等21行）")
+    [split] = await asked(service, bill(*[BLOOD] * LINES_NAMED))
+    assert isinstance(split, catalog_pb2.FeeSplit)
+    assert (len(split.findings[0].line_ids), "等" in split.findings[0].message) == (20, False)
+
+
+def test_the_count_of_a_finding_fits_its_message() -> None:
+    rules = load_audit_rules()[""]
+    lines = tuple(f"{number}" for number in range(2_000))
+    answer = catalog_pb2.FeeSplit()
+    fill(answer, [Finding(rules[0], lines, "请" * LONGEST_MESSAGE)])
+    [found] = answer.findings
+    protovalidate.validate(found)
+    assert (len(found.message), found.message[-7:]) == (LONGEST_MESSAGE, "等2000行）")
 
 
 async def test_a_refusal_names_the_rule_the_lines_and_the_next_step(

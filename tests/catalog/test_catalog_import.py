@@ -13,24 +13,18 @@ from list_files import AREA, DAY, VERSION, ImportDesk, row, rows, written
 from infra.cli import catalog_files as sending
 from infra.cli.catalog_files import ListFile, send
 from infra.runtime.call import Call, CallerType, Identity
-from infra.runtime.clock import ManualClock, instant
+from infra.runtime.clock import instant
 from infra.runtime.database import Database
 from infra.runtime.errors import Refusal
 from infra.runtime.migrate import migrate
 from services.catalog.domain.import_layouts import Layout
 from services.catalog.domain.import_parts import AHEAD
 from services.catalog.domain.item import CatalogClass, FeeCategory, InsuranceType, Item, ListType
-from services.catalog.importing import AT_ONCE, WAITING, Importing
+from services.catalog.importing import AT_ONCE, WAITING
 from services.catalog.store import SCHEMA, read_snapshot
 from services.catalog.store.items import copy_items
 from services.catalog.store.publications import open_version, publish_open, publishing
 from yidi.catalog.v1 import listing_pb2
-
-
-@pytest.fixture
-def desk(database: Database, clock: ManualClock) -> ImportDesk:
-    call = Call(Identity("440000", CallerType.OPERATOR, "经办示例"), deadline_us=1 << 62)
-    return ImportDesk(Importing(database=database, clock=clock), call)
 
 
 @pytest.fixture
@@ -116,7 +110,7 @@ async def test_a_stopped_import_goes_on_where_it_stopped(
     desk, database, tmp_path, small_parts, monkeypatch
 ):
     """Ctrl-C cancels the sending between parts; the same file goes on behind what was taken."""
-    monkeypatch.setattr(sending, "IN_FLIGHT", 1)
+    monkeypatch.setattr("infra.cli.parts.IN_FLIGHT", 1)
     file = written(tmp_path / "items.csv", rows(40))
     told: list[listing_pb2.ListImport] = []
 

@@ -7,27 +7,17 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from list_files import AREA, DAY, HEADER, VERSION, ImportDesk, national, row, rows, written
+from list_files import AREA, DAY, HEADER, VERSION, national, row, rows, written
 
 from infra.cli import catalog_files as sending
 from infra.cli.catalog_files import ListFile, send
-from infra.runtime.call import Call, CallerType, Identity
-from infra.runtime.clock import ManualClock
-from infra.runtime.database import Database
 from infra.runtime.errors import Refusal
 from services.catalog.domain.import_layouts import NATIONAL_COLUMNS, READ_COLUMNS, Layout
-from services.catalog.domain.import_rows import LONGEST_LINE
+from services.catalog.domain.import_lines import LONGEST_LINE
 from services.catalog.domain.item import Level
-from services.catalog.importing import Importing
 from services.catalog.store import import_checking as checking
 from services.catalog.store import read_snapshot
 from yidi.catalog.v1 import listing_pb2
-
-
-@pytest.fixture
-def desk(database: Database, clock: ManualClock) -> ImportDesk:
-    call = Call(Identity("440000", CallerType.OPERATOR, "经办示例"), deadline_us=1 << 62)
-    return ImportDesk(Importing(database=database, clock=clock), call)
 
 
 def zipped(path: Path, **members: str | bytes) -> Path:

@@ -20,15 +20,10 @@ from services.catalog.domain.import_layouts import (
     table_of,
     tables_of,
 )
+from services.catalog.domain.import_lines import LONGEST_LINE
 from services.catalog.domain.import_parts import PartTaken, missing
 from services.catalog.domain.import_revisions import Staged, revisions
-from services.catalog.domain.import_rows import (
-    ITEM_COLUMNS,
-    LONGEST_LINE,
-    STAGED_COLUMNS,
-    Part,
-    RowReader,
-)
+from services.catalog.domain.import_rows import ITEM_COLUMNS, STAGED_COLUMNS, Part, RowReader
 from services.catalog.domain.item import (
     Band,
     CatalogClass,

@@ -13,7 +13,6 @@ from google.protobuf.descriptor import EnumDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 from registry_world import (
-    AREAS,
     CROSS,
     GATEWAY,
     HOSPITAL,
@@ -27,6 +26,7 @@ from registry_world import (
     new_id,
     open_for,
     opened,
+    refused,
     registering,
 )
 
@@ -230,18 +230,6 @@ def test_the_latest_first_day_holds_and_the_later_record_corrects(
     else:
         with pytest.raises((InstitutionUnknown, InstitutionNotNetworked)):
             admit(*made, first_day=on, day=on)
-
-
-@pytest.fixture
-async def registry(database: Database, clock: ManualClock) -> RegistryService:
-    await load_catalogue(database, FOLDER / SITE, clock)
-    return RegistryService(database=database, clock=clock, site=SITE, areas=AREAS)
-
-
-async def refused(awaited: Any) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        await awaited
-    return caught.value
 
 
 async def history(registry: RegistryService, code: str) -> list[registry_pb2.InstitutionRecord]:

@@ -18,6 +18,7 @@ from infra.runtime.contract import methods
 from infra.runtime.database import Database
 from infra.runtime.errors import Refusal
 from infra.runtime.interceptors import OwnershipInterceptor
+from infra.runtime.redact import redacted
 from services.catalog.domain.item import CatalogClass, FeeCategory, InsuranceType, Item, ListType
 from services.catalog.listing_service import ListingService
 from services.catalog.messages import item_message
@@ -410,3 +411,19 @@ async def test_nobody_changes_the_list_of_another_site(listing: ListingService) 
     request = change(item(share=100))
     answer = await ownership(method, request, CALL, listing.ChangeItems)
     assert isinstance(answer, listing_pb2.ChangeItemsResponse)
+
+
+async def test_who_acts_is_kept_with_the_publication_and_told_nowhere(
+    listing: ListingService, admin: asyncpg.Connection
+) -> None:
+    """经办人 is personal: it is stored, and is in no answer, no kept one and no log."""
+    done = await changed(listing, item(share=100), operator="王小五")
+    rows = await admin.fetch(
+        "SELECT operator FROM catalog.version WHERE publication = $1", done.number
+    )
+    assert [row["operator"] for row in rows] == ["王小五"]
+    told = await listing.ListPublications(listing_pb2.ListPublicationsRequest(area=SITE), CALL)
+    kept = await admin.fetch("SELECT answer FROM catalog.request")
+    texts = [done.SerializeToString(), told.SerializeToString(), *(row["answer"] for row in kept)]
+    assert not [text for text in texts if "王小五".encode() in text]
+    assert "王小五" not in str(redacted(change(item(), operator="王小五")))

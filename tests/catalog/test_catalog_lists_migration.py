@@ -54,14 +54,7 @@ async def test_lists_go_up_and_down(unmade: Settings, tmp_path: Path) -> None:
     """A list keeps its id as its number, and what it says gets the new hash: loading it again
     changes nothing."""
     await _upgrade(unmade, tmp_path, "first_tables")
-    at = unmade.database
-    rows = await asyncpg.connect(
-        host=at.host,
-        port=at.port,
-        database=at.name,
-        user=at.admin_user,
-        password=at.admin_password.get_secret_value(),
-    )
+    rows = await asyncpg.connect(**unmade.database.admin_login())
     try:
         await rows.execute(
             """INSERT INTO catalog.version (area, version, effective_from, content_hash,

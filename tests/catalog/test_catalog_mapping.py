@@ -13,7 +13,6 @@ from downgrading import downgrade
 from hypothesis import given
 from hypothesis import strategies as st
 from registry_world import (
-    AREAS,
     ASPIRIN,
     GATEWAY,
     HOSPITAL,
@@ -23,6 +22,7 @@ from registry_world import (
     STENT,
     mapping,
     new_id,
+    refused,
     reviewing,
     submitting,
     withdrawing,
@@ -134,18 +134,6 @@ def test_the_mapping_recorded_last_decides(
         expected = begun[-1].national_code if begun and at(day) <= begun[-1].end else None
         found = mapped_code(spells, at(day))
         assert (found if isinstance(found, str) else None) == expected
-
-
-@pytest.fixture
-async def registry(database: Database, clock: ManualClock) -> RegistryService:
-    await load_catalogue(database, FOLDER / SITE, clock)
-    return RegistryService(database=database, clock=clock, site=SITE, areas=AREAS)
-
-
-async def refused(awaited: Any) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        await awaited
-    return caught.value
 
 
 async def submitted(registry: RegistryService, *mappings: registry_pb2.ItemMapping) -> list[int]:

@@ -15,8 +15,10 @@ import pytest
 from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import ManualClock, instant
 from infra.runtime.config import Settings
+from infra.runtime.contract import methods
 from infra.runtime.database import Database
 from infra.runtime.errors import Refusal
+from infra.runtime.interceptors import OwnershipInterceptor
 from services.catalog.domain import institution as registered
 from services.catalog.domain import item as items
 from services.catalog.load import load_catalogue, read_folder, register_institutions
@@ -198,6 +200,35 @@ async def test_a_manual_claim_is_split_by_the_list_at_home(service: CatalogServi
     own, stent = found.lines
     assert own.full_self_pay_fen == 3_000, "no mapping of an institution counts here"
     assert (stent.over_limit_fen, found.catalogue_version) == (55_200, "示例目录-440000-2026.2")
+
+
+@pytest.mark.parametrize("role", ["gateway", "settlement"])
+async def test_a_manual_claim_is_split_by_no_list_of_another_site(
+    service: CatalogService, role: str
+) -> None:
+    """owned_by: the list is one of this site, the place of care may be anywhere; without a claim
+    that is this site's, too."""
+    described = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"]
+    [method] = methods(described)
+    sites = {"440800": "440000", "110100": "110000", "440000": "440000", "110000": "110000"}
+    ownership = OwnershipInterceptor("440000", sites.get)
+    elsewhere = bill(care_area="110100")
+    own, foreign, province = [bill(care_area="110100") for _ in range(3)]
+    for claimed, area in ((own, "440800"), (foreign, "110100"), (province, "110000")):
+        claimed.claim.list_area = area
+        claimed.claim.price_limit_level = types_pb2.INSTITUTION_LEVEL_TWO
+    request = catalog_pb2.BatchSplitFeesRequest(items=[own, foreign, province, elsewhere])
+    caller = Call(Identity("440000", CallerType.ROLE, role), deadline_us=1 << 62)
+    answer = await ownership(method, request, caller, service.BatchSplitFees)
+    assert isinstance(answer, catalog_pb2.BatchSplitFeesResponse)
+    results = {result.id: result for result in answer.results}
+    assert results.pop(own.id).split.total_fen == 1_000
+    refusals = {key: Refusal.from_status(each.error) for key, each in results.items()}
+    assert {key: (each.name, each.details["field"]) for key, each in refusals.items()} == {
+        foreign.id: ("FOREIGN_CODE", "claim.list_area"),
+        province.id: ("FOREIGN_CODE", "claim.list_area"),
+        elsewhere.id: ("FOREIGN_CODE", "visit.care_area"),
+    }
 
 
 async def test_two_hospitals_of_a_city_price_by_their_own_level(service: CatalogService) -> None:

@@ -49,13 +49,7 @@ def sql(network: Network) -> Sql:
         at = load_settings(network.plan.site_file(site), {}).database
 
         async def execute() -> Any:
-            connection = await asyncpg.connect(
-                host=at.host,
-                port=at.port,
-                database=at.name,
-                user=at.admin_user,
-                password=at.admin_password.get_secret_value(),
-            )
+            connection = await asyncpg.connect(**at.admin_login())
             try:
                 return await connection.fetchval(statement, *values)
             finally:

@@ -97,13 +97,63 @@ def test_a_new_item_comes_whole_from_a_file(yidi, listed, tmp_path):
     ]
 
 
+def test_a_list_is_tried_and_looked_at(yidi, listed, tmp_path):
+    """A dry run says what would change, and nobody sees its list."""
+    file = tmp_path / "list.csv"
+    file.write_text(LIST.replace("示例命令行支架", "示例命令行导管"), encoding="utf-8")
+    asked = ("catalog", "import", str(file), "--area", AREA, "--version", "cli-dry")
+    tried = yidi(*asked, "--from", "2099-01-01", "--dry-run")
+    [line] = _lines(tried)
+    assert "2 行，不能采用 0 行  共 2 项：新增 0，变动 1，" in line
+    told = json.loads(yidi("catalog", "imports", line.split()[-1], "--json").stdout)
+    assert (told["version"], told["state"]) == ("cli-dry", "LIST_IMPORT_STATE_OPEN")
+    assert _lines(yidi("catalog", "imports", line.split()[-1])) == [line]
+    assert "cli-dry" not in yidi("catalog", "publications", "--area", AREA).stdout
+    assert _lines(yidi("catalog", "rejected", line.split()[-1])) == []
+
+
+def test_a_broken_list_is_told_row_by_row_and_not_published(yidi, listed, tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_text(LIST.replace(",101,02,", ",101,07,"), encoding="utf-8")
+    asked = ("--area", AREA, "--version", "cli-broken", "--from", "2099-01-01")
+    done = yidi("catalog", "import", str(file), *asked)
+    assert (done.returncode, "CATALOGUE_IMPORT_REJECTED" in done.stderr) == (1, True)
+    import_id = done.stderr.partition("yidi catalog rejected ")[2].split()[0]
+    [row] = _lines(yidi("catalog", "rejected", import_id))
+    assert row.startswith("表 1 第 2 行  catalog_class  ")
+    told = json.loads(yidi("catalog", "rejected", import_id, "--json").stdout)["rows"]
+    assert [(each["line"], each["column"]) for each in told] == [("2", "catalog_class")]
+    assert "2 行，不能采用 1 行" in yidi("catalog", "imports", import_id).stdout
+    assert "cli-broken" not in yidi("catalog", "publications", "--area", AREA).stdout
+
+
+def test_no_list_comes_from_a_file_of_another_name(yidi, tmp_path):
+    asked = ("--area", AREA, "--version", "cli-name", "--from", "2099-01-01")
+    for name in ("list.xlsx", "1301.txt", "1312.doc"):
+        (tmp_path / name).write_text(LIST, encoding="utf-8")
+        done = yidi("catalog", "import", str(tmp_path / name), *asked)
+        assert (done.returncode, "文件名应以 1312" in done.stderr) == (1, True)
+    unknown = yidi("catalog", "imports", "00000000-0000-4000-8000-000000000000")
+    assert (unknown.returncode, "CATALOGUE_IMPORT_STATE_WRONG" in unknown.stderr) == (1, True)
+
+
 def test_what_cannot_be_read(yidi, tmp_path):
     asked = ("catalog", "change", DRUG, "--area", AREA, "--day", DAY, "--version", "x")
     asked += ("--reason", "x")
     no_file = yidi(*asked, "--file", str(tmp_path / "none.json"))
     assert (no_file.returncode, "cannot read" in no_file.stderr) == (2, True)
-    for wrong in (("--limit", "two"), ("--limit", "two:x"), ("--self-pay", "nobody:5")):
+    for wrong in (
+        *(("--limit", f"two{price}") for price in ("", ":x", ":NaN", ":1e50", ":1e999999999")),
+        *(("--self-pay", share) for share in ("nobody:5", "employee:1e9")),
+    ):
         assert yidi(*asked, "--file", str(_item(tmp_path)), *wrong).returncode == 2
+    for wrong in (str(1 << 63), "-1"):
+        assert yidi("catalog", "show", DRUG, "--area", AREA, "--publication", wrong).returncode == 2
+    assert yidi("mapping", "approve", str(1 << 63), "--site", "440000").returncode == 2
+    no_text = yidi("catalog", "show", "\udcff", "--area", AREA)
+    assert (no_text.returncode, "UTF-8" in no_text.stderr) == (2, True)
+    none = yidi("catalog", "search", "%_", "--area", AREA, "--day", DAY)
+    assert (none.returncode, "没有符合条件的项目" in none.stdout) == (0, True)
     nowhere = yidi("catalog", "publications", "--area", "999999")
     assert (nowhere.returncode, "no area" in nowhere.stderr) == (2, True)
 

@@ -621,7 +621,8 @@ async def _closed(net: RealNetwork, settlement_id: str) -> list[str]:
     """The states that a row was given after it was opened, in order."""
     rows = await net.rows(
         BEIJING,
-        "SELECT action FROM settlement.audit WHERE subject = $1 AND action <> 'open' ORDER BY at",
+        "SELECT action FROM settlement.audit WHERE subject = $1"
+        " AND action NOT IN ('open', 'detail uploaded') ORDER BY at",
         settlement_id,
     )
     return [row["action"] for row in rows]

@@ -13,7 +13,8 @@ from itertools import pairwise
 
 from services.catalog.domain.import_cells import Fault
 from services.catalog.domain.import_layouts import Layout
-from services.catalog.domain.import_rows import RejectedRow, Row, judged
+from services.catalog.domain.import_rows import RejectedRow, Row
+from services.catalog.domain.import_terms import judged
 from services.catalog.domain.item import (
     WHOLE_BASIS_POINTS,
     CatalogClass,

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
+from infra.runtime.money import share_fen
 from services.catalog.domain.across import split_across
 from services.catalog.domain.bill import (
     BillSplit,
@@ -92,11 +93,13 @@ def split_bill(
             applied, reason = rule
         else:
             limit = revision.limits[level - 1]
-            full, over, first, rest = parts_of(rule, limit, price, quantity, amount, None)
             if price > limit:
+                full, over, first, rest = parts_of(rule, limit, price, quantity, amount, None)
                 applied, reason = limited(rule, limit, level, price, quantity, None)
             else:
-                _, _, applied, reason, _ = rule.share or rule.share_of(price)
+                _, share, applied, reason, _ = rule.share or rule.share_of(price)
+                first = share_fen(amount, share) if share else 0
+                full, over, rest = 0, 0, amount - first
             if rule.limited:
                 across.append(len(done))
         if line.original_line_id:

@@ -42,6 +42,7 @@ def upgrade() -> None:
             ADD codes bigint,
             ADD actor text,
             ADD reason text NOT NULL DEFAULT '',
+            ADD operator text NOT NULL DEFAULT '',
             ALTER content_hash DROP NOT NULL,
             ALTER published_at DROP NOT NULL,
             DROP CONSTRAINT version_area_version_key,
@@ -147,5 +148,6 @@ def downgrade() -> None:
     op.execute("""
         ALTER TABLE catalog.version
             DROP kind, DROP base_id, DROP publication, DROP codes, DROP actor, DROP reason,
+            DROP operator,
             ALTER content_hash SET NOT NULL, ALTER published_at SET NOT NULL,
             ADD UNIQUE (area, version)""")

@@ -10,22 +10,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import IntegrityError
 
-from infra.runtime.database import Database
+from infra.runtime.database import Database, transaction
 from services.catalog.domain.import_layouts import Layout
 from services.catalog.domain.import_parts import PartTaken
 from services.catalog.domain.import_rows import STAGED_COLUMNS, RejectedRow, Row
-from services.catalog.store.batches import unavailable
 from services.catalog.store.import_checking import (
     copy_items,
     join,
@@ -124,7 +120,7 @@ class ImportStore:
         """The id of the import of this file, announced now or before; imports given up are
         forgotten. Raises `VersionConflict` when the version is published already."""
         identity = {"file_digest": new.file_digest, "area": new.area, "version": new.version}
-        async with _transaction(self._database) as connection:
+        async with transaction(self._database) as connection:
             await connection.execute(_LOCK, {"key": _STARTING})
             await connection.execute(_FORGET_OLD, {"before": at - _KEPT})
             known = (await connection.execute(_KNOWN, identity)).scalar_one_or_none()
@@ -168,7 +164,7 @@ class ImportStore:
         """Write a part with all its rows or nothing; raises `Raced` when it is there or the import
         is checked."""
         part = taking.part
-        async with self._writing, _transaction(self._database) as connection:
+        async with self._writing, transaction(self._database) as connection:
             named = {"import_id": taking.import_id}
             if (await connection.execute(_HOLD_OPEN, named)).one_or_none() is None:
                 raise Raced
@@ -204,7 +200,7 @@ class ImportStore:
         """Join the national tables, reject what overlaps, and take no more parts; raises `Raced`
         when there are not so many parts. Checked already, it does nothing."""
         named = {"import_id": stored.import_id}
-        async with _transaction(self._database) as connection:
+        async with transaction(self._database) as connection:
             if (await connection.execute(_HOLD, named)).one_or_none() is None:
                 return
             if (await connection.execute(_COUNT, named)).scalar_one() != parts:
@@ -216,7 +212,7 @@ class ImportStore:
 
     async def compare(self, stored: StoredImport) -> None:
         """Keep the difference of a checked import to the list in force."""
-        async with _transaction(self._database) as connection:
+        async with transaction(self._database) as connection:
             await room(connection)
             await keep_difference(
                 connection, stored.import_id, stored.version_id, stored.area, stored.effective_from
@@ -242,20 +238,6 @@ class ImportStore:
         """Rows not taken behind a (place, line), in the order of the file."""
         rows = await self._database.run(_REJECTED, import_id, *after, most)
         return [RejectedRow(*row) for row in rows]
-
-
-@asynccontextmanager
-async def _transaction(database: Database) -> AsyncIterator[AsyncConnection]:
-    """A transaction; raises `Refusal` (DATABASE_UNAVAILABLE)."""
-    try:
-        async with database.engine.begin() as connection:
-            yield connection
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        raise unavailable(error) from error
-    except (OSError, TimeoutError, asyncpg.PostgresConnectionError) as error:
-        raise unavailable(error) from error
 
 
 def _stored(row: Any) -> StoredImport:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.runtime.database import Database
+from infra.runtime.database import Database, reading
 from services.catalog.domain.institution import (
     InstitutionGrade,
     InstitutionKind,
@@ -21,7 +21,7 @@ from services.catalog.domain.institution import (
     opening_codes,
 )
 from services.catalog.domain.item import Level
-from services.catalog.store.batches import ROWS, reading
+from services.catalog.store.batches import ROWS
 
 _TYPES = {
     "code": "text",

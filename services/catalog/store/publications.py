@@ -13,15 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.runtime.database import Database
+from infra.runtime.database import Database, transaction
 from services.catalog.domain.institution import Registration
 from services.catalog.domain.item import Item
-from services.catalog.store.batches import unavailable
 from services.catalog.store.institutions import add_registrations
 from services.catalog.store.items import content_hash, copy_items, hashed
 from services.catalog.store.mappings import add_mappings
@@ -83,25 +80,9 @@ async def publishing(database: Database) -> AsyncIterator[AsyncConnection]:
 
     Raises `Refusal` (DATABASE_UNAVAILABLE); errors of the data are SQLAlchemy's and asyncpg's.
     """
-    try:
-        async with database.engine.begin() as connection:
-            await connection.execute(
-                text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PUBLISHING}
-            )
-            yield connection
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        raise unavailable(error) from error
-    except (
-        OSError,
-        TimeoutError,
-        asyncpg.InterfaceError,
-        asyncpg.PostgresConnectionError,
-    ) as error:
-        if isinstance(error, ValueError):  # asyncpg's InterfaceError for an argument
-            raise
-        raise unavailable(error) from error
+    async with transaction(database) as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PUBLISHING})
+        yield connection
 
 
 async def open_version(
@@ -112,8 +93,10 @@ async def open_version(
     *,
     base_id: int | None = None,
     reason: str = "",
+    operator: str = "",
 ) -> int:
     """A version that nobody sees yet: its id. With `base_id` it is a change of that list.
+    `operator` is the person who acts (经办人): it is stored and nowhere told.
 
     Raises `VersionConflict` for the name of a whole list that a change could have.
     """
@@ -129,6 +112,7 @@ async def open_version(
                 "kind": "FULL" if base_id is None else "CHANGE",
                 "base_id": base_id,
                 "reason": reason,
+                "operator": operator,
             },
         )
     ).scalar_one()
@@ -211,8 +195,10 @@ def _conflict(area: str, version: str) -> VersionConflict:
 
 
 _OPEN = text("""
-    INSERT INTO catalog.version (area, version, effective_from, kind, base_id, reason)
-    VALUES (:area, :version, :version_from, :kind, :base_id, :reason) RETURNING id""")
+    INSERT INTO catalog.version
+        (area, version, effective_from, kind, base_id, reason, operator)
+    VALUES (:area, :version, :version_from, :kind, :base_id, :reason, :operator)
+    RETURNING id""")
 
 _HASH_OF = text("""
     SELECT content_hash FROM catalog.version

@@ -10,10 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.runtime.database import Database
+from infra.runtime.database import Database, unavailable
 from services.catalog.domain.catalogue import Catalogue, Timeline
 from services.catalog.domain.institution import Registration
-from services.catalog.store.batches import unavailable
 from services.catalog.store.institutions import read_institutions
 from services.catalog.store.mappings import NEWEST_MAPPING, Spells, read_mappings
 from services.catalog.store.timelines import TimelineReader

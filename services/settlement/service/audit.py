@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 
 import asyncpg
@@ -12,6 +11,7 @@ from infra.runtime.clock import Clock, instant, new_id
 from infra.runtime.days import parse_day
 from infra.runtime.digest import body_digest
 from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.paging import UUID, page_token
 from services.settlement.domain.audit_case import CaseKind, CaseState, Decision
 from services.settlement.store.audit import Asked, AuditStore
 from services.settlement.store.details import DetailStore
@@ -21,7 +21,6 @@ from yidi.settlement.v1 import audit_pb2, payload_pb2
 PAGE = 100
 LONGEST = timedelta(days=366)
 """Days that rates are asked for at most."""
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class AuditServicer:
@@ -130,12 +129,7 @@ class AuditServicer:
 
 
 def _after(token: str) -> str | None:
-    if not token:
-        return None
-    if not _ID.fullmatch(token):
-        fault = Violation("page_token", "不是上一页返回的值")
-        raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
-    return token
+    return page_token(token, UUID) or None
 
 
 def _kind_name(kind: audit_pb2.AuditCaseKind.ValueType) -> str:

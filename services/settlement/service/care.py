@@ -19,7 +19,7 @@ from services.settlement.store.care import CareStore, Closing, Key, Opening
 from services.settlement.store.operating import OperatingStore
 from services.settlement.store.recovery import RecoveryStore
 from yidi.common.v1 import types_pb2
-from yidi.settlement.v1 import care_pb2, insured_pb2
+from yidi.settlement.v1 import care_pb2, insured_pb2, payload_pb2
 
 OLD = timedelta(seconds=60)
 """A settlement open for longer is an alarm."""
@@ -140,6 +140,8 @@ class CareServicer:
         if row is None:
             raise Refusal(Reason.ERROR_REASON_SETTLEMENT_NOT_FOUND)
         shown = _shown(row)
+        if row["kind"] == types_pb2.EXCHANGE_KIND_SETTLE:
+            shown.findings.extend(payload_pb2.ExchangePayload.FromString(row["request"]).findings)
         # The one that stands, whoever sent it; else the one that recovery has named on the row.
         shown.row.undone_by = (
             await self._operating.undo_of(request.settlement_id) or shown.row.undone_by

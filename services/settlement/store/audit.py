@@ -6,18 +6,15 @@ stay within what the funds paid, whoever decides at the same time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.runtime.clock import SHANGHAI, first_id_of
-from infra.runtime.database import Database
+from infra.runtime.database import Database, transaction
 from infra.runtime.errors import Reason, Refusal
 from services.settlement.domain.audit_case import (
     CaseKind,
@@ -155,7 +152,7 @@ class AuditStore:
         Raises `Refusal` (SETTLEMENT_NOT_FOUND, REQUEST_ID_REUSED); then nothing is claimed.
         """
         named = {"settlement_id": settlement_id}
-        async with self._changing() as connection:
+        async with transaction(self._database) as connection:
             made = await connection.execute(_PICK, {"case_id": new_case_id, **named})
             case_id = (await connection.execute(_PICKED, named)).scalar_one_or_none()
             if case_id is None:
@@ -170,7 +167,7 @@ class AuditStore:
         Raises `Refusal` (AUDIT_CASE_NOT_FOUND, AUDIT_DECISION_REFUSED, REQUEST_ID_REUSED); then
         nothing is claimed.
         """
-        async with self._changing() as connection:
+        async with transaction(self._database) as connection:
             if not await _claim(connection, asked, case_id):
                 return
             named = {"case_id": case_id}
@@ -213,21 +210,9 @@ class AuditStore:
             "lower": first_id_of(int(start.timestamp() * 1000)),
             "upper": first_id_of(int(end.timestamp() * 1000)),
         }
-        async with self._changing() as connection:
+        async with transaction(self._database) as connection:
             rows = (await connection.execute(_RATES, facts)).mappings().all()
         return [Rate(**row) for row in rows]
-
-    @asynccontextmanager
-    async def _changing(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._database.engine.begin() as connection:
-                yield connection
-        except (OSError, TimeoutError, DBAPIError) as error:
-            if isinstance(error, DBAPIError) and not error.connection_invalidated:
-                raise
-            raise Refusal(
-                Reason.ERROR_REASON_DATABASE_UNAVAILABLE, cause=type(error).__name__
-            ) from error
 
 
 async def _claim(connection: AsyncConnection, asked: Asked, case_id: str) -> bool:

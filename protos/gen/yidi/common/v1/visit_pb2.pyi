@@ -283,7 +283,7 @@ class AuditFinding(_message.Message):
     """What is wrong and what to do, plain Chinese."""
     @_builtins.property
     def line_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Lines that it is about."""
+        """The first lines that it is about; the message counts them where there are more."""
 
     def __init__(
         self,

@@ -798,6 +798,7 @@ class ShowSettlementResponse(_message.Message):
     TRAIL_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     attempts: _builtins.int
     """How often recovery has asked."""
     @_builtins.property
@@ -812,6 +813,10 @@ class ShowSettlementResponse(_message.Message):
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When recovery asks next; absent when it does not."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.AuditFinding]:
+        """What the fee audit at the door found in its bill."""
+
     def __init__(
         self,
         *,
@@ -819,10 +824,11 @@ class ShowSettlementResponse(_message.Message):
         trail: _abc.Iterable[Global___TrailEntry] | None = ...,
         attempts: _builtins.int = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        findings: _abc.Iterable[_visit_pb2.AuditFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time", "row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_attempt_time", b"next_attempt_time", "row", b"row", "trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "findings", b"findings", "next_attempt_time", b"next_attempt_time", "row", b"row", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
