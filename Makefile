@@ -14,7 +14,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test test-unit test-contract test-integration lint protos errors-doc \
-	bench bench-policy bench-filing lock clean
+	bench bench-policy bench-filing bench-catalog lock clean
 
 help:
 	@echo "make demo              one real settlement after another across three provinces"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench             settlements per second on this machine"
 	@echo "make bench-policy      policy cases per second on this machine"
 	@echo "make bench-filing      entitlements per second, a million people imported"
+	@echo "make bench-catalog     fee lines per second, a list of 250,000 items imported"
 	@echo "make lock              choose versions of the dependencies again"
 	@echo "make clean             remove .venv, .yidi (with its data) and caches"
 
@@ -36,9 +37,9 @@ $(READY): requirements.lock pyproject.toml infra/setup.sh
 demo: $(READY)
 	@$(BIN)/yidi demo $(ARGS)
 
-# Two workers: each folder that shares a network or a database is run by one of them.
+# Two workers: what shares a network is run by one of them (tests/conftest.py).
 test: $(READY)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 test-unit: $(READY)
 	@$(BIN)/python -m pytest -m unit $(ARGS)
@@ -47,7 +48,7 @@ test-contract: $(READY)
 	@$(BIN)/python -m pytest -m contract $(ARGS)
 
 test-integration: $(READY)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m integration $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 -m integration $(ARGS)
 
 lint: $(READY)
 	@echo "ruff check";          $(BIN)/ruff check .
@@ -71,6 +72,9 @@ bench-policy: $(READY)
 
 bench-filing: $(READY)
 	@$(BIN)/yidi bench filing $(ARGS)
+
+bench-catalog: $(READY)
+	@$(BIN)/yidi bench catalog $(ARGS)
 
 lock: $(READY)
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

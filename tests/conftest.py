@@ -7,8 +7,11 @@ network) and `unit` (the rest).
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -16,32 +19,63 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disk import never_wait
 from ports import free_port
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from infra.local.postgres import HOST, Postgres
 from infra.runtime.config import Settings
 
 _INTEGRATION_FIXTURES = frozenset({"postgres", "database", "settings", "network"})
 _INTEGRATION_FOLDERS = frozenset({"infra_local", "integration", "faults", "e2e"})
-_SHARING_FOLDERS = frozenset({"cli", "e2e", "faults", "path", "settlement", "relay", "runtime"})
-"""Folders whose tests share something that is dear to start: one worker runs each of them."""
+_UNITS = (
+    "faults/test_faults_run",
+    "faults/",
+    "infra_local/",
+    "settlement/",
+    "path/",
+    "e2e/",
+    "cli/",
+    "runtime/",
+    "relay/",
+)
+"""Files that one worker runs, by how their names begin: they share something dear to start, a whole
+network mostly. The longest come first, lest they end last; any other file is a unit of its own."""
 _CONTRACT_FOLDERS = frozenset({"contracts", "house"})
 _numbers = count(1)
 
 DatabaseSettings = Callable[..., Settings]
 
 
-# Earlier than xdist's own hook reads the groups, which is one of the collection as a whole.
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark each test with the group whose worker runs it."""
-    place = item.path.relative_to(Path(__file__).parent)
-    shared = place.parts[0] if place.parts[0] in _SHARING_FOLDERS else str(place)
-    item.add_marker(pytest.mark.xdist_group(shared))
+def _unit(file: str) -> tuple[int, str]:
+    """Order and name of the unit of a file, whose path is relative to this folder."""
+    shared = ((n, start) for n, start in enumerate(_UNITS) if file.startswith(start))
+    return next(shared, (len(_UNITS), file))
+
+
+class _ByUnit(LoadScopeScheduling):
+    """Gives each worker whole units.
+
+    The marks of xdist's own groups travel in node ids, which pytest 9.2 lets nobody change: each
+    test would run anywhere, and each worker would start every network.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _unit(nodeid.split("::", 1)[0].removeprefix("tests/"))[1]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """What `--numprocesses` distributes the tests with."""
+    config.option.loadscopereorder = False  # the order of the units is made here
+    return _ByUnit(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its part."""
+    """Mark each test with its part, and put the longest units first."""
     here = Path(__file__).parent
+    items.sort(key=lambda item: _unit(item.path.relative_to(here).as_posix())[0])
     for item in items:
         folder = item.path.relative_to(here).parts[0]
         if folder in _CONTRACT_FOLDERS:
@@ -71,8 +105,11 @@ def postgres(postgres_password: str) -> Iterator[Postgres]:
     )
     server.start()
     try:
+        asyncio.run(never_wait(HOST, server.port, postgres_password))
         yield server
     finally:
+        if server.pid is not None:
+            os.kill(server.pid, signal.SIGQUIT)  # no checkpoint: nobody reads it again
         server.stop()
         shutil.rmtree(home)
 

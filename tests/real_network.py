@@ -62,14 +62,7 @@ class RealNetwork:
 
     async def connect(self, site: str) -> asyncpg.Connection:
         """A connection of the superuser to the database of a site."""
-        at = self.clients.sites[site].settings.database
-        return await asyncpg.connect(
-            host=at.host,
-            port=at.port,
-            user=at.admin_user,
-            password=at.admin_password.get_secret_value(),
-            database=at.name,
-        )
+        return await asyncpg.connect(**self.clients.sites[site].settings.database.admin_login())
 
     async def rows(self, site: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """What the database of a site answers its superuser, over a connection of its own."""

@@ -60,6 +60,8 @@ REFERRED: dict[str, Any] = {
 """How a resident of one place is filed to another at the same level: by an institution that 湛江
 names."""
 _SERVICES = Path(policy_loader.__file__).parent.parent
+_PATIENCE = {"settle_ms": 30_000, "local_call_ms": 30_000}
+"""A machine that stands still for seconds leaves no settlement behind whose outcome is unknown."""
 S = TypeVar("S")
 _random = random.Random(20_261_121)
 PEOPLE = make_people(
@@ -275,7 +277,7 @@ class World:
             for person in people
         ]
         answer = await enrollment.BatchRegister(
-            enrollment_pb2.BatchRegisterRequest(items=items), timeout=10
+            enrollment_pb2.BatchRegisterRequest(items=items), timeout=30
         )
         ids = {result.id: result.person_id for result in answer.results}
         patients = [
@@ -306,7 +308,7 @@ class World:
             for patient in patients
         ]
         answer = await filings.BatchCreateFilings(
-            filing_pb2.BatchCreateFilingsRequest(items=items), timeout=10
+            filing_pb2.BatchCreateFilingsRequest(items=items), timeout=30
         )
         for result in answer.results:
             if result.HasField("error"):
@@ -320,7 +322,7 @@ class World:
         """Settle as the hospital of the bill."""
         bill = request.bill
         door = self.institution(bill.visit.care_area, bill.reference.institution)
-        return await door.Settle(request, timeout=15)
+        return await door.Settle(request, timeout=30)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -377,7 +379,7 @@ async def world(
                 "tls": {"directory": pki / code},
                 "enrollment_key": "5a" * 32,
                 "allow_illustrative": True,
-                "limits": {"directory_poll_ms": 100} | dict(limits or {}),
+                "limits": _PATIENCE | {"directory_poll_ms": 100} | dict(limits or {}),
             }
         )
     async with AsyncExitStack() as stack:
@@ -414,7 +416,7 @@ async def _directories(made: World) -> None:
         async with asyncio.timeout(10):
             known = False
             while not known:
-                answer = await relay.GetDirectory(relay_pb2.GetDirectoryRequest(), timeout=10)
+                answer = await relay.GetDirectory(relay_pb2.GetDirectoryRequest(), timeout=30)
                 known = bool(answer.sites) or await asyncio.sleep(0.02, False)
 
 

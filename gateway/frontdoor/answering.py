@@ -36,6 +36,7 @@ def result_of(
         quote_digest=details.quote_digest,
         hops=hops,
         account_balance_fen=details.account_balance_fen,
+        findings=request.findings,
     )
     if header.kind != types_pb2.EXCHANGE_KIND_QUOTE:
         result.decided_at.CopyFrom(header.decided_at)

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from gateway.frontdoor.answering import is_open, pending, refusal_of, result_of
-from gateway.frontdoor.preparing import Charge, Prepared, Preparing
+from gateway.frontdoor.preparing import BY_CATEGORY, Charge, Prepared, Preparing
 from gateway.frontdoor.queues import CareQueues, ExchangeQueue, ExchangeQueues, Leaving
 from infra.runtime.call import Call
 from infra.runtime.clock import Clock, monotonic_us, new_id
@@ -340,6 +340,7 @@ def _cancelling(row: care_pb2.JournalRow) -> bool:
 
 
 def _open_item(prepared: Prepared, claim: Claim, deadline_us: int) -> care_pb2.OpenItem:
+    kept = prepared.kept
     return care_pb2.OpenItem(
         id=prepared.settlement_id,
         caller=claim.caller,
@@ -358,6 +359,14 @@ def _open_item(prepared: Prepared, claim: Claim, deadline_us: int) -> care_pb2.O
         remaining_ms=max((deadline_us - monotonic_us()) // 1000, 0),
         operator=claim.operator,
         traceparent=prepared.envelope.traceparent,
+        upload_detail=(
+            prepared.route == types_pb2.ROUTE_CROSS_PROVINCE and kept.visit.care_type in BY_CATEGORY
+        ),
+        injury_declared=(
+            kept.visit.injury == types_pb2.ANSWER_YES
+            and kept.visit.third_party == types_pb2.ANSWER_NO
+        ),
+        audit_found=bool(kept.findings),
     )
 
 

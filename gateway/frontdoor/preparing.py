@@ -10,12 +10,13 @@ from infra.runtime.coalesce import Coalescer
 from infra.runtime.contract import REVISION
 from infra.runtime.directory import Directory, Place
 from infra.runtime.errors import Refusal
+from infra.runtime.id_number import birth_date, sex
 from yidi.catalog.v1 import catalog_pb2
 from yidi.common.v1 import envelope_pb2, types_pb2, visit_pb2
 from yidi.gateway.v1 import gateway_pb2
 from yidi.settlement.v1 import care_pb2, payload_pb2
 
-_BY_CATEGORY = frozenset({types_pb2.CARE_TYPE_INPATIENT, types_pb2.CARE_TYPE_INJURY_INPATIENT})
+BY_CATEGORY = frozenset({types_pb2.CARE_TYPE_INPATIENT, types_pb2.CARE_TYPE_INJURY_INPATIENT})
 """Care types that travel as national fee categories; their detail stays at the care place."""
 
 
@@ -81,6 +82,7 @@ class Preparing:
                 route=route,
                 lines=charge.bill.lines,
                 total_fen=charge.bill.total_fen,
+                patient=_patient(charge),
             )
         )
         if result.HasField("error"):
@@ -100,10 +102,11 @@ class Preparing:
         sent = payload_pb2.ExchangePayload()
         sent.CopyFrom(kept)
         sent.credential.CopyFrom(charge.credential)
-        if visit.care_type in _BY_CATEGORY:
+        if visit.care_type in BY_CATEGORY:
             del sent.lines[:]
             sent.categories.extend(split.categories)
             kept.categories.extend(split.categories)
+        kept.findings.extend(split.findings)
         payload = sent.SerializeToString()
         envelope = envelope_pb2.Envelope(
             id=settlement_id,
@@ -153,3 +156,19 @@ class Preparing:
         )
         nothing = payload_pb2.ExchangePayload()
         return Prepared(undo_id, envelope, care, insured, original.route, nothing, payload)
+
+
+def _patient(charge: Charge) -> visit_pb2.Patient:
+    """Sex and birth date as the bill says; what it leaves out, as an identity card shown says.
+
+    A card number that cannot exist says nothing: whether it is anybody's decides the insured place.
+    """
+    patient = visit_pb2.Patient()
+    patient.CopyFrom(charge.bill.patient)
+    shown = charge.credential
+    if shown.type == types_pb2.CREDENTIAL_TYPE_ID_CARD:
+        if not patient.sex and (told := sex(shown.number)) is not None:
+            patient.sex = types_pb2.Sex.ValueType(told)
+        if not patient.birth_date and (born := birth_date(shown.number)) is not None:
+            patient.birth_date = born.isoformat()
+    return patient

@@ -1,12 +1,13 @@
-"""Asking the nation about its journal for the site's own people and roles.
+"""Asking the nation about its journal, and taking detail to it, for the site's people and roles.
 
-A day's digest can be slow where settlements are quick, so these questions have a breaker of their
-own: whatever becomes of them closes the way to no settlement.
+Both can be slow where settlements are quick, so they have a breaker of their own: whatever becomes
+of them closes the way to no settlement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from infra.runtime.breaker import Breaker
 from infra.runtime.call import Call
@@ -15,9 +16,13 @@ from infra.runtime.errors import Reason, Refusal
 from yidi.common.v1 import envelope_pb2
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
 
+Answer = TypeVar("Answer")
+
 
 class NationJournal:
-    """The nation's journal as one province may read it: the pairs that `site` is one of."""
+    """The nation's journal as one province may use it: it reads the pairs that `site` is one of,
+    and adds the detail of its own stays.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,26 @@ class NationJournal:
         own = call.caller.site == self._site
         if not own or self._site not in (request.care_site, request.insured_site):
             raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
+
+        async def ask(seconds: float) -> relay_pb2.GetNationJournalDigestResponse:
+            return await self._nation.GetNationJournalDigest(request, timeout=seconds)
+
+        return await self._reach(ask, call)
+
+    async def upload(
+        self, request: relay_pb2.BatchUploadDetailRequest, call: Call
+    ) -> relay_pb2.BatchUploadDetailResponse:
+        """What the nation says of each detail; SITE_UNREACHABLE when it cannot be reached."""
+        if call.caller.site != self._site:
+            raise Refusal(Reason.ERROR_REASON_ACCESS_DENIED)
+
+        async def ask(seconds: float) -> relay_pb2.BatchUploadDetailResponse:
+            return await self._nation.BatchUploadDetail(request, timeout=seconds)
+
+        return await self._reach(ask, call)
+
+    async def _reach(self, ask: Callable[[float], Awaitable[Answer]], call: Call) -> Answer:
+        """Ask with what is left of the caller's time, in seconds."""
         self._breaker.admit(self._name)
         if not await self._connected():
             self._breaker.unreachable()
@@ -52,7 +77,7 @@ class NationJournal:
             raise Refusal(Reason.ERROR_REASON_DEADLINE_TOO_SHORT)
         attempt = self._breaker.begin(seconds)
         try:
-            answer = await self._nation.GetNationJournalDigest(request, timeout=seconds)
+            answer = await ask(seconds)
         except Refusal as refusal:
             # A refusal by the nation is an answer: only one that did not come counts.
             result = envelope_pb2.ExchangeResult(error=refusal.status())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from gateway.relay.asking import NationJournal
 from gateway.relay.destinations import Destination, NextHop
+from gateway.relay.detailing import Detailing
 from gateway.relay.forwarding import Forwarder
 from gateway.relay.listing import Listing
 from gateway.relay.store import NationStore
@@ -79,6 +80,11 @@ class RelayServicer:
     ) -> relay_pb2.GetNationJournalDigestResponse:
         return await self._nation_journal.digest(request, call)
 
+    async def BatchUploadDetail(
+        self, request: relay_pb2.BatchUploadDetailRequest, call: Call
+    ) -> relay_pb2.BatchUploadDetailResponse:
+        return await self._nation_journal.upload(request, call)
+
     async def AnnounceDowntime(
         self, request: relay_pb2.AnnounceDowntimeRequest, call: Call
     ) -> relay_pb2.AnnounceDowntimeResponse:
@@ -105,11 +111,13 @@ class NationServicer:
         forwarder: Forwarder,
         sites: Mapping[str, NextHop],
         store: NationStore,
+        detailing: Detailing,
     ) -> None:
         self._listing = listing
         self._forwarder = forwarder
         self._sites = sites
         self._store = store
+        self._detailing = detailing
 
     async def BatchExchange(
         self, request: relay_pb2.BatchExchangeRequest, call: Call
@@ -140,6 +148,13 @@ class NationServicer:
         day = parse_day(request.business_day, "business_day")
         digest = await self._store.digest(day, *pair, request.detail, request.hour)
         return relay_pb2.GetNationJournalDigestResponse(journal=digest)
+
+    async def BatchUploadDetail(
+        self, request: relay_pb2.BatchUploadDetailRequest, call: Call
+    ) -> relay_pb2.BatchUploadDetailResponse:
+        return relay_pb2.BatchUploadDetailResponse(
+            results=await self._detailing.take(request.items, call.caller.site)
+        )
 
     async def AnnounceDowntime(
         self, request: relay_pb2.AnnounceDowntimeRequest, call: Call

@@ -1,11 +1,11 @@
-"""What the nation keeps: its journal (insert or compare, one statement per batch whatever its size)
-and the announced downtimes.
+"""What the nation keeps: its journal and the detail of stays (insert or compare, one statement per
+batch whatever its size), and the announced downtimes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from infra.runtime.schema import Schema
 from yidi.common.v1 import envelope_pb2
 from yidi.relay.v1 import relay_pb2
 
-SCHEMA = Schema("relay", Path(__file__).parent / "migrations", partitioned=("outcome",))
+SCHEMA = Schema(
+    "relay", Path(__file__).parent / "migrations", partitioned=("outcome", "stay_detail")
+)
 MAX_DOWNTIMES = 1_000
 """Downtimes that the directory carries at most."""
 
@@ -40,6 +42,26 @@ SELECT settlement_id::text AS settlement_id, outcome_digest FROM made
 _COMPARE_STATEMENT = """
 SELECT o.settlement_id::text AS settlement_id, o.outcome_digest
 FROM unnest($1::uuid[]) AS i(id) JOIN relay.outcome o ON o.settlement_id = i.id
+"""
+_HEADERS_STATEMENT = """
+SELECT o.settlement_id::text AS settlement_id, o.outcome_header
+FROM unnest($1::uuid[]) AS i(id) JOIN relay.outcome o ON o.settlement_id = i.id
+WHERE o.care_site = $2
+"""
+_KEEP_STATEMENT = """
+WITH item AS (
+    SELECT * FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS t(settlement_id, detail, digest)
+), made AS (
+    INSERT INTO relay.stay_detail (settlement_id, recorded_at, detail, detail_digest)
+    SELECT settlement_id, $1, detail, digest FROM item ORDER BY settlement_id
+    ON CONFLICT (settlement_id) DO NOTHING
+    RETURNING settlement_id
+)
+SELECT settlement_id::text AS settlement_id FROM made
+"""
+_KEPT_STATEMENT = """
+SELECT d.settlement_id::text AS settlement_id, d.detail_digest
+FROM unnest($1::uuid[]) AS i(id) JOIN relay.stay_detail d ON d.settlement_id = i.id
 """
 _DOWNTIME = "site, area, start_at, end_at, notice"
 _ANNOUNCE_STATEMENT = f"""
@@ -105,6 +127,32 @@ class NationStore:
         return await journal.digest(
             self._database, "relay.outcome", day, care_site, insured_site, detail, hour
         )
+
+    async def headers(
+        self, settlement_ids: Sequence[str], care_site: str
+    ) -> dict[str, envelope_pb2.OutcomeHeader]:
+        """The journaled headers of a care place's settlements, as far as they are here."""
+        rows = await self._database.run(_HEADERS_STATEMENT, settlement_ids, care_site)
+        return {
+            row["settlement_id"]: envelope_pb2.OutcomeHeader.FromString(row["outcome_header"])
+            for row in rows
+        }
+
+    async def keep_details(self, details: Mapping[str, bytes], now: datetime) -> list[str]:
+        """Write what is not there yet; return the ids under which other bytes are kept."""
+        digests = {one: hashlib.sha256(detail).digest() for one, detail in details.items()}
+        made = await self._database.run(
+            _KEEP_STATEMENT, now, list(details), list(details.values()), list(digests.values())
+        )
+        fresh = {row["settlement_id"] for row in made}
+        known = [one for one in details if one not in fresh]
+        # A rival that the insert met is seen by a statement of its own only.
+        rows = await self._database.run(_KEPT_STATEMENT, known) if known else []
+        return [
+            row["settlement_id"]
+            for row in rows
+            if row["detail_digest"] != digests[row["settlement_id"]]
+        ]
 
     async def announce(
         self, announcer: str, request_id: str, downtime: relay_pb2.Downtime, now: datetime

@@ -10,28 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 
 from infra.cli.bench import INSURED, run_loop
+from infra.cli.bench_measuring import Progress, administrator, channel_as, rate, timed
 from infra.cli.client import Clients
 from infra.cli.importing import ImportFile, send
 from infra.cli.roles import schemas
 from infra.local.network import SITES
 from infra.local.supervisor import SERVE, Network, temporary_network
-from infra.runtime.clock import SystemClock, business_day, monotonic_us
-from infra.runtime.config import NATION, Settings, load_settings
-from infra.runtime.links import RemoteChannel, stub
+from infra.runtime.clock import SystemClock, business_day
+from infra.runtime.config import NATION, Settings
+from infra.runtime.links import stub
 from infra.runtime.migrate import migrate
-from infra.runtime.tls import SiteCertificates
 from loadtests import filing as load
-from loadtests.settle import Load, Send, closed_loop
+from loadtests.settle import Send
 from yidi.enrollment.v1 import participant_pb2_grpc
 from yidi.filing.v1 import filing_pb2_grpc
 
@@ -43,7 +42,6 @@ _TABLES = """
     WHERE schemaname = 'enrollment' AND tablename !~ '^(import|alembic)' ORDER BY tablename"""
 _ALONE, _BATCHES = 10_000, 200
 """Requests made beforehand."""
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +100,22 @@ async def _bench(
     known: list[str] = []
     async with (
         Clients.connect(network.home) as clients,
-        _administrator(network) as sql,
+        administrator(network, INSURED) as sql,
         _deciding(clients) as deciding,
     ):
         echo = load.echoing(clients.institution(lambda opened: opened, INSURED, _INSTITUTION))
         for file in files:
             on_progress(f"importing {file.name}")
-            import_s += await _timed(_import(clients, file))
+            import_s += await timed(_import(clients, file))
             on_progress("writing filings")
             known = await _file(sql, known, day)
             on_progress(f"deciding on visits of {len(known)} people")
             batches = load.Questions(clock, known, day, batches=_BATCHES, size=BATCH)
-            in_batches.append(await _rate(batches, deciding, seconds, BATCH_CALLERS) * BATCH)
+            in_batches.append(await rate(batches, deciding, seconds, BATCH_CALLERS) * BATCH)
         alone = load.Questions(clock, known, day, batches=_ALONE, size=1)
-        echoes = [await _rate(alone, echo, seconds / 2, CALLERS)]
-        one_by_one = await _rate(alone, deciding, seconds, CALLERS)
-        echoes.append(await _rate(alone, echo, seconds / 2, CALLERS))
+        echoes = [await rate(alone, echo, seconds / 2, CALLERS)]
+        one_by_one = await rate(alone, deciding, seconds, CALLERS)
+        echoes.append(await rate(alone, echo, seconds / 2, CALLERS))
         on_progress("copying the same rows")
         copy_s = await _copied(sql, folder)
         filings = await sql.fetchval("SELECT count(*) FROM filing.filing")
@@ -152,49 +150,8 @@ async def _import(clients: Clients, path: Path) -> None:
 @asynccontextmanager
 async def _deciding(clients: Clients) -> AsyncIterator[Send]:
     """How the settlement role asks filing."""
-    at = clients.sites[INSURED]
-    channel = RemoteChannel.open(
-        at.internal["filing"],
-        SiteCertificates(at.tls).client("settlement"),
-        site=INSURED,
-        message_bytes=at.settings.limits.message_bytes,
-    )
-    try:
+    async with channel_as(clients, INSURED, "settlement", "filing") as channel:
         yield load.asking(stub(filing_pb2_grpc.FilingServiceStub, channel))
-    finally:
-        await channel.close()
-
-
-async def _rate(asked: Load, send: Send, seconds: float, callers: int) -> float:
-    """Requests answered a second; raise `RuntimeError` when one is refused."""
-    await closed_loop(asked, [send], seconds=min(seconds / 5, 1.0), concurrency=callers)
-    measured = await closed_loop(asked, [send], seconds=seconds, concurrency=callers)
-    if measured.errors:
-        raise RuntimeError(f"calls were refused: {measured.errors}")
-    return measured.per_second
-
-
-async def _timed(work: Awaitable[Any]) -> float:
-    begun = monotonic_us()
-    await work
-    return (monotonic_us() - begun) / 1e6
-
-
-@asynccontextmanager
-async def _administrator(network: Network) -> AsyncIterator[asyncpg.Connection]:
-    """PostgreSQL of the insured site, for the data that no service writes."""
-    at = load_settings(network.plan.site_file(INSURED), {}).database
-    connection = await asyncpg.connect(
-        host=at.host,
-        port=at.port,
-        database=at.name,
-        user=at.admin_user,
-        password=at.admin_password.get_secret_value(),
-    )
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def _file(sql: asyncpg.Connection, filed: Sequence[str], day: date) -> list[str]:
@@ -229,4 +186,4 @@ async def _copied(sql: asyncpg.Connection, folder: Path) -> float:
             file = folder / f"{table}.copy"
             await sql.copy_to_table(table, schema_name="copied", source=file, format="binary")
 
-    return await _timed(copy())
+    return await timed(copy())

@@ -12,12 +12,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from infra.cli.bench import INSURED, run_loop
+from infra.cli.bench_measuring import Progress
 from infra.cli.client import Clients
 from infra.cli.pairs import CALL_S
 from infra.cli.roles import schemas
@@ -37,7 +38,6 @@ from yidi.common.v1 import amounts_pb2
 from yidi.policy.v1 import policy_pb2, policy_pb2_grpc
 
 BATCH, CALLERS = 256, 2
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

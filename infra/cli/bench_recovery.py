@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from infra.cli.bench import (
@@ -26,6 +26,7 @@ from infra.cli.bench import (
     settling_as,
     verified,
 )
+from infra.cli.bench_measuring import Progress
 from infra.cli.client import Clients
 from infra.cli.pairs import CALL_S
 from infra.local.supervisor import Network, temporary_network
@@ -38,7 +39,6 @@ PEOPLE, LINES, CONCURRENCY = 2_000, 5, 256
 _POLL_S = 0.1
 _BOUND_S = 600.0
 _NEVER = str(10**9)
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

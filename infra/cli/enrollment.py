@@ -8,19 +8,28 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from rich.text import Text
 
+from infra.cli.asking import every_page, held_by, show, with_clients
 from infra.cli.client import Clients
 from infra.cli.enrollment_words import import_line, record, rejected_line
 from infra.cli.importing import CALL_S, ImportFile, Participants, read_totals, send
-from infra.cli.options import Credential, Name, RequestId, choice, new_request_id, shown
-from infra.cli.terminal import DIM, err, out
+from infra.cli.options import (
+    As,
+    AsJson,
+    Credential,
+    Name,
+    RequestId,
+    SiteCode,
+    choice,
+    new_request_id,
+    shown,
+)
+from infra.cli.parts import run_import
+from infra.cli.terminal import DIM, err
 from infra.local.processes import LocalNetworkError
-from infra.local.state import default_home
 from infra.local.supervisor import OPERATOR
-from infra.runtime.errors import Refusal
+from infra.runtime.errors import Reason
 from yidi.common.v1 import types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, participant_pb2, participant_pb2_grpc
 
@@ -29,9 +38,6 @@ app = typer.Typer(
     help="Participants of the insured places (参保).", no_args_is_help=True, add_completion=False
 )
 Area = Annotated[str, typer.Option("--area", help="Pooling area of the insurance.")]
-SiteCode = Annotated[str | None, typer.Option("--site", help="Province; looked for when left out.")]
-As = Annotated[str, typer.Option("--as", metavar="NAME", help="Operator who acts.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as proto JSON.")]
 ImportId = Annotated[str, typer.Argument(metavar="ID", help="Id of the import.")]
 
 
@@ -62,12 +68,8 @@ def import_(
     async def act(clients: Clients) -> participant_pb2.Import:
         return await send(_at(clients, _site(clients, site, area), who), file, area, totals, told)
 
-    try:
-        done = asyncio.run(_with_clients(act))
-    except KeyboardInterrupt:
-        console.print("已停下；再次运行同一命令即从停下处继续。")
-        raise
-    _show(done, import_line(done), as_json)
+    done = run_import(act)
+    show(done, import_line(done), as_json)
     if done.rejected:
         told_id = Text(f"未收的行 rejected rows: yidi enrollment rejected {done.import_id}")
         console.print(told_id, soft_wrap=True)
@@ -105,7 +107,7 @@ def imports(
         return found
 
     found = asyncio.run(_looked_for(site, who, ask))
-    _show(found, import_line(found), as_json)
+    show(found, import_line(found), as_json)
 
 
 @app.command()
@@ -115,21 +117,18 @@ def rejected(
     """List the rows of an import that were not taken: line, column, cause."""
 
     async def ask(participants: Participants) -> participant_pb2.ListRejectedRowsResponse:
-        found = participant_pb2.ListRejectedRowsResponse()
         request = participant_pb2.ListRejectedRowsRequest(import_id=import_id, page_size=1_000)
-        while True:
-            page = await participants.ListRejectedRows(request, timeout=CALL_S)
-            found.rows.extend(page.rows)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        found: participant_pb2.ListRejectedRowsResponse = await every_page(
+            participants.ListRejectedRows, request, CALL_S
+        )
+        return found
 
     found = asyncio.run(_looked_for(site, who, ask))
-    _show(found, [rejected_line(row) for row in found.rows], as_json)
+    show(found, [rejected_line(row) for row in found.rows], as_json)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_(
     area: Area,
     person_id: Annotated[str | None, typer.Option("--person", metavar="ID")] = None,
     credential: Credential = None,
@@ -160,8 +159,8 @@ def show(
         found: participant_pb2.ParticipantRecord = answer.record
         return found
 
-    found = asyncio.run(_with_clients(act))
-    _show(found, record(found), as_json)
+    found = asyncio.run(with_clients(act))
+    show(found, record(found), as_json)
 
 
 @app.command()
@@ -257,8 +256,8 @@ def change(
         found: participant_pb2.ParticipantRecord = answer.record
         return found
 
-    found = asyncio.run(_with_clients(act))
-    _show(found, record(found), as_json)
+    found = asyncio.run(with_clients(act))
+    show(found, record(found), as_json)
 
 
 def _class(number: int | None) -> types_pb2.PersonClass.ValueType:
@@ -276,25 +275,15 @@ def _qualification(text: str, day: str, area: str) -> enrollment_pb2.Qualificati
     )
 
 
-async def _with_clients(act: Callable[[Clients], Awaitable[T]]) -> T:
-    async with Clients.connect(default_home()) as clients:
-        return await act(clients)
-
-
 async def _looked_for(site: str | None, who: str, ask: Callable[[Participants], Awaitable[T]]) -> T:
     """The answer of the site that has the import, or the refusal of the last."""
 
     async def act(clients: Clients) -> T:
-        *others, last = clients.chosen(site)
-        for one in others:
-            try:
-                return await ask(_at(clients, one, who))
-            except Refusal as refusal:
-                if refusal.name != "IMPORT_STATE_WRONG":
-                    raise
-        return await ask(_at(clients, last, who))
+        missing = Reason.ERROR_REASON_IMPORT_STATE_WRONG
+        _, found = await held_by(clients, site, missing, lambda one: ask(_at(clients, one, who)))
+        return found
 
-    return await _with_clients(act)
+    return await with_clients(act)
 
 
 def _at(clients: Clients, site: str, who: str) -> Participants:
@@ -306,11 +295,3 @@ def _site(clients: Clients, site: str | None, area: str) -> str:
     if found is None:
         raise LocalNetworkError(f"{area} is no pooling area of this network: say --site CODE")
     return clients.chosen(found)[0]
-
-
-def _show(answer: Message, lines: Text | list[Text], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json_format.MessageToJson(answer, ensure_ascii=False))
-        return
-    for line in lines if isinstance(lines, list) else [lines]:
-        out().print(line, soft_wrap=True)

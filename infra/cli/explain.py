@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -70,12 +70,27 @@ def lines_table(result: gateway_pb2.SettlementResult) -> RenderableType:
     """Every line of the bill, split by the care place's catalogue."""
     table = _split_table("项目 item", "类")
     for line in result.lines:
-        table.add_row(line.name, Text(_class(line.catalog_class), style=DIM), *_parts(line))
+        name = Text(line.name)
+        if line.reason:
+            name.append(f"\n{line.reason}", style=DIM)
+        table.add_row(name, Text(_class(line.catalog_class), style=DIM), *_parts(line))
     _add_total(table, result.amounts, 2)
     note = f"就医地目录 catalogue {result.catalogue_version}"
     if result.categories:
         note += "；住院按大类费用上传 it travels as national fee categories"
     return Group(table, Text(note, style=DIM))
+
+
+def findings_lines(findings: Iterable[visit_pb2.AuditFinding]) -> list[Text]:
+    """What the fee audit at the door found, a line for each."""
+    return [
+        Text(
+            f"{chinese(types_pb2.AuditAction.DESCRIPTOR, found.action)} {found.rule}"
+            f"（明细 {'、'.join(found.line_ids)}）：{found.message}",
+            style="yellow",
+        )
+        for found in findings
+    ]
 
 
 def categories_table(result: gateway_pb2.SettlementResult) -> RenderableType:
@@ -167,6 +182,7 @@ def explained(
         heading(result),
         _title("费用分割", "fee split by the care place"),
         split,
+        *_audit(result),
         _title("路径", "route"),
         route_table(result, places),
         _title("待遇", "benefit"),
@@ -175,6 +191,12 @@ def explained(
         payment(result),
     ]
     return Group(*parts)
+
+
+def _audit(result: gateway_pb2.SettlementResult) -> list[RenderableType]:
+    if not result.findings:
+        return []
+    return [_title("智能审核", "fee audit at the door"), *findings_lines(result.findings)]
 
 
 def _title(zh: str, english: str) -> RenderableType:

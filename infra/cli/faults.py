@@ -292,17 +292,10 @@ async def _traffic(clients: Clients) -> Traffic:
 
 def _databases(network: Network) -> Databases:
     """How to reach each site's database as superuser."""
-    found = {}
-    for site in network.plan.sites:
-        at = load_settings(network.plan.site_file(site.code)).database
-        found[site.code] = {
-            "host": at.host,
-            "port": at.port,
-            "database": at.name,
-            "user": at.admin_user,
-            "password": at.admin_password.get_secret_value(),
-        }
-    return found
+    return {
+        site.code: load_settings(network.plan.site_file(site.code)).database.admin_login()
+        for site in network.plan.sites
+    }
 
 
 def _planned_parts() -> Parts:

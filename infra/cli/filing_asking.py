@@ -28,7 +28,7 @@ from yidi.gateway.v1 import filing_desk_pb2, filing_desk_pb2_grpc
 CALL_S = 8.0
 M = TypeVar("M", bound=Message)
 _WHO = re.compile(r"(institution|operator)/([A-Za-z0-9][A-Za-z0-9_-]{0,39})")
-_INSTITUTION = re.compile(r"[A-Z](?P<area>[0-9]{6})[0-9]{5}")
+AN_INSTITUTION = re.compile(r"[A-Z](?P<area>[0-9]{6})[0-9]{5}")
 """定点医药机构代码: a letter, the six digits of the district, a number."""
 
 
@@ -174,7 +174,7 @@ def desk_of(clients: Clients, caller: Caller, site: str | None, area: str) -> De
     if site is not None:
         return Desk(clients, caller, *clients.chosen(site))
     if caller.institution:
-        code = _INSTITUTION.fullmatch(caller.name)
+        code = AN_INSTITUTION.fullmatch(caller.name)
         area = code["area"] if code else ""
     found = clients.site_of_area(area)
     if found is None:

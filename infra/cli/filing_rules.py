@@ -50,9 +50,7 @@ def check(
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         for one in examined.problems:
-            place = f"{folder / one.file}:{one.line}" if one.line else f"{folder / one.file}"
-            path = f"{one.path}: " if one.path else ""
-            typer.echo(f"{place}: {one.severity}: {path}{one.text}")
+            typer.echo(one.told(folder))
         for code, rules in sorted(examined.rules.items()):
             told = ", ".join(f"{number} {kind}" for kind, number in _founded(rules).items())
             typer.echo(f"{code} {rules.name}: {told}")

@@ -1,19 +1,15 @@
-"""Sends a file of participants in numbered parts of whole lines, a few of them at a time.
-
-The file is read as a stream and cut the same way every time, so a second run of a stopped import
-goes on at the part that the server wants next.
-"""
+"""Sends a file of participants in numbered parts of whole lines (`parts`)."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias, cast
 
+from infra.cli.parts import cut, read_lines, send_parts
 from infra.local.processes import LocalNetworkError
 from infra.runtime.errors import Reason, Refusal
 from services.enrollment.domain.import_rows import (
@@ -28,9 +24,7 @@ from yidi.enrollment.v1 import participant_pb2
 
 PART_BYTES = 256 << 10
 """A part's size: some 2,000 rows, written in a fraction of a second."""
-IN_FLIGHT = 3
 CALL_S = 60.0
-_SKIPPED = 1 << 16
 Participants: TypeAlias = Any
 """A stub of `ParticipantService` over asyncio."""
 
@@ -74,19 +68,12 @@ class ImportFile:
 
     def parts(self) -> Iterator[Part]:
         """The file in parts; of a line that is too long as much as shows that it is."""
-        number, line = 1, HEADER_LINE + 1
-        first_line, lines, size = line, list[bytes](), 0
         with self.path.open("rb") as file:
-            _line(file)
-            while text := _line(file):
-                if size + len(text) > PART_BYTES:
-                    yield Part(number, first_line, b"".join(lines))
-                    number, first_line, lines, size = number + 1, line, [], 0
-                lines.append(text)
-                size += len(text)
-                line += 1
-        if lines:
-            yield Part(number, first_line, b"".join(lines))
+            lines = read_lines(file, LONGEST_LINE)
+            next(lines, b"")
+            pieces = cut(lines, HEADER_LINE + 1, PART_BYTES)
+            for number, (first_line, content) in enumerate(pieces, 1):
+                yield Part(number, first_line, content)
 
     def count(self) -> participant_pb2.ControlTotals:
         """The control totals as the file itself has them."""
@@ -97,16 +84,6 @@ class ImportFile:
         return participant_pb2.ControlTotals(
             rows=totals.rows, employees=totals.employees, residents=totals.residents
         )
-
-
-def _line(file: BinaryIO) -> bytes:
-    """The next line with its end; of a longer one than rows can be only the beginning."""
-    line = file.readline(LONGEST_LINE + 2)
-    if len(line) < LONGEST_LINE + 2 or line.endswith(b"\n"):
-        return line
-    while (rest := file.readline(_SKIPPED)) and not rest.endswith(b"\n"):
-        pass
-    return line + b"\n"
 
 
 def read_totals(path: Path) -> participant_pb2.ControlTotals:
@@ -145,7 +122,7 @@ async def send(
     started = getattr(await participants.StartImport(announced, timeout=CALL_S), "import")
     told(started)
     if started.state == participant_pb2.IMPORT_STATE_FINISHED:
-        return _typed(started)
+        return cast(participant_pb2.Import, started)
 
     async def take(part: Part) -> None:
         request = participant_pb2.ImportPartRequest(
@@ -157,30 +134,10 @@ async def send(
         answer = await participants.ImportPart(request, timeout=CALL_S)
         told(getattr(answer, "import"))
 
-    under_way: set[asyncio.Task[None]] = set()
-    try:
-        for part in file.parts():
-            if part.number < started.next_part:
-                continue
-            under_way.add(asyncio.create_task(take(part)))
-            if len(under_way) == IN_FLIGHT:
-                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for one in done:
-                    one.result()
-        for one in list(under_way):
-            await one
-    finally:
-        for one in under_way:
-            one.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+    await send_parts(file.parts(), started.next_part, take)
     request = participant_pb2.FinishImportRequest(import_id=started.import_id)
     answer = await participants.FinishImport(request, timeout=CALL_S)
-    return _typed(getattr(answer, "import"))
-
-
-def _typed(found: Any) -> participant_pb2.Import:
-    answer: participant_pb2.Import = found
-    return answer
+    return cast(participant_pb2.Import, getattr(answer, "import"))
 
 
 def _invalid(cause: str) -> Refusal:

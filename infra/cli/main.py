@@ -31,7 +31,12 @@ class _Commands(TyperGroup):
         "refund": "undo",
         "settlement": "settlements",
         "accumulators": "accumulators",
+        "audit": "audit",
+        "catalog": "catalog",
+        "detail": "detail",
         "downtime": "downtime",
+        "institution": "institutions",
+        "mapping": "mappings",
         "policy": "policy",
         "enrollment": "enrollment",
         "filing": "filing",
@@ -44,7 +49,12 @@ class _Commands(TyperGroup):
     _GROUPS: ClassVar = {
         "settlement",
         "accumulators",
+        "audit",
+        "catalog",
+        "detail",
         "downtime",
+        "institution",
+        "mapping",
         "policy",
         "enrollment",
         "filing",
@@ -87,6 +97,8 @@ def main() -> None:
     """Run the command; a fault that a person can mend is one sentence, not a traceback."""
     code: Any = 0
     try:
+        for argument in sys.argv[1:]:
+            _check_text(argument)
         # Without standalone mode an Exit comes back as its code.
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
@@ -103,6 +115,14 @@ def main() -> None:
         if not code:
             raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_text(argument: str) -> None:
+    """Raise `LocalNetworkError` for bytes that are no text: no message could carry them."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise LocalNetworkError("参数不是 UTF-8 文本 an argument is not UTF-8 text") from None
 
 
 def _told(error: Exception) -> int:

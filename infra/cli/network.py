@@ -87,12 +87,12 @@ class Steps:
 
 def start(home: Path, on_progress: Steps, **options: Any) -> None:
     """Start the network of `home` with sample data; options as of `supervisor.up`."""
-    from infra.cli.starting import finish_start, prepare
+    from infra.cli.starting import finish_start, prepare_whole
     from infra.local import supervisor
 
     on_progress(f"starting the local network in {home}")
     supervisor.up(
-        home, prepare=prepare, on_healthy=finish_start, on_progress=on_progress, **options
+        home, prepare=prepare_whole, on_healthy=finish_start, on_progress=on_progress, **options
     )
 
 

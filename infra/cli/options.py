@@ -45,10 +45,17 @@ Credential = Annotated[
     ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="The name, as printed on a card.")]
+SiteCode = Annotated[str | None, typer.Option("--site", help="Province; looked for when left out.")]
+As = Annotated[str, typer.Option("--as", metavar="NAME", help="Operator who acts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as proto JSON.")]
 RequestId = Annotated[
     str | None,
     typer.Option("--request-id", help="The same again gives the same answer; default: new."),
 ]
+
+
+MOST_INT64 = (1 << 63) - 1
+"""The greatest number that a message can hold."""
 
 
 def new_request_id() -> str:

@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.asking import echo, every_page, held_by, with_clients
 from infra.cli.client import Clients
+from infra.cli.options import As, AsJson, RequestId, SiteCode, new_request_id
 from infra.cli.pairs import CALL_S
 from infra.cli.terminal import DIM, local_time, out, read_instant
 from infra.local.processes import LocalNetworkError
 from infra.local.state import default_home
 from infra.local.supervisor import OPERATOR
-from infra.runtime.clock import SystemClock, new_id
-from infra.runtime.errors import Refusal
+from infra.runtime.errors import Reason
 from infra.runtime.types import chinese, short_name
 from services.policy.domain.facts import INSURANCE_CODES
 from services.policy.reading import NotReadable, read, read_text
@@ -46,14 +45,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 PolicyId = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the draft, or AREA/INSURANCE/VERSION.")
 ]
-SiteCode = Annotated[str | None, typer.Option("--site", help="Province; looked for when left out.")]
-As = Annotated[str, typer.Option("--as", metavar="NAME", help="Operator who acts.")]
 Comment = Annotated[str, typer.Option("--comment", help="The reasons; kept in the history.")]
-RequestId = Annotated[
-    str | None,
-    typer.Option("--request-id", help="The same again gives the same answer; default: new."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as proto JSON.")]
 Publishing: TypeAlias = Any
 """A stub of `PublishingService` over asyncio."""
 
@@ -78,16 +70,14 @@ class Desk:
         selector = selector_of(name)
         if site is None and selector.HasField("published"):
             site = _site_of(self.clients, selector.published.insured_area)
-        sites = self.clients.chosen(site)
-        for number, each in enumerate(sites, 1):
-            stub = self.at(each)
-            try:
-                asked = publishing_pb2.GetPolicyRequest(policy=selector)
-                return stub, await stub.GetPolicy(asked, timeout=CALL_S)
-            except Refusal as refusal:
-                if refusal.name != "POLICY_VERSION_NOT_FOUND" or number == len(sites):
-                    raise
-        raise AssertionError("a network has provinces")
+        asked = publishing_pb2.GetPolicyRequest(policy=selector)
+        at, found = await held_by(
+            self.clients,
+            site,
+            Reason.ERROR_REASON_POLICY_VERSION_NOT_FOUND,
+            lambda each: self.at(each).GetPolicy(asked, timeout=CALL_S),
+        )
+        return self.at(at), found
 
 
 def selector_of(name: str) -> publishing_pb2.PolicySelector:
@@ -124,7 +114,7 @@ def draft(
     as_json: AsJson = False,
 ) -> None:
     """Store FILE as a draft for another person's review; with errors nothing is stored."""
-    answer = asyncio.run(_draft(file, comment, site, who, request_id or _new_id()))
+    answer = asyncio.run(_draft(file, comment, site, who, request_id or new_request_id()))
     if as_json:
         echo(answer)
     else:
@@ -180,7 +170,7 @@ def review(
     async def act(clients: Clients) -> publishing_pb2.ReviewDraftResponse:
         stub, found = await Desk(clients, who).find(policy, site)
         asked = publishing_pb2.ReviewDraftRequest(
-            request_id=request_id or _new_id(),
+            request_id=request_id or new_request_id(),
             draft_id=found.policy.draft_id,
             hash=found.policy.hash,
             approve=verdict,
@@ -215,7 +205,7 @@ def publish(
     async def act(clients: Clients) -> publishing_pb2.PublishPolicyResponse:
         stub, found = await Desk(clients, who).find(policy, site)
         asked = publishing_pb2.PublishPolicyRequest(
-            request_id=request_id or _new_id(),
+            request_id=request_id or new_request_id(),
             draft_id=found.policy.draft_id,
             activate_time=begins,
             comment=comment,
@@ -249,7 +239,7 @@ def retire(
     async def act(clients: Clients) -> publishing_pb2.RetirePolicyResponse:
         stub, found = await Desk(clients, who).find(policy, site)
         asked = publishing_pb2.RetirePolicyRequest(
-            request_id=request_id or _new_id(),
+            request_id=request_id or new_request_id(),
             published=publishing_pb2.PolicyKey(
                 insured_area=found.policy.insured_area,
                 insurance=found.policy.insurance,
@@ -280,13 +270,9 @@ def list_(
     async def ask(clients: Clients) -> list[publishing_pb2.PolicyVersion]:
         found: list[publishing_pb2.PolicyVersion] = []
         for one in _asked_sites(clients, area, site):
-            stub, token = Desk(clients, who).at(one), ""
-            while True:
-                asked = publishing_pb2.ListPoliciesRequest(insured_area=area, page_token=token)
-                page = await stub.ListPolicies(asked, timeout=CALL_S)
-                found += page.policies
-                if not (token := page.next_page_token):
-                    break
+            asked = publishing_pb2.ListPoliciesRequest(insured_area=area)
+            answer = await every_page(Desk(clients, who).at(one).ListPolicies, asked, CALL_S)
+            found += answer.policies
         return found
 
     policies = asyncio.run(with_clients(ask))
@@ -352,21 +338,6 @@ def coverage(
 
 def _asked_sites(clients: Clients, area: str, site: str | None) -> list[str]:
     return clients.chosen(site or (_site_of(clients, area) if area else None))
-
-
-async def with_clients(act: Callable[[Clients], Awaitable[T]]) -> T:
-    """What `act` answers on the running network."""
-    async with Clients.connect(default_home()) as clients:
-        return await act(clients)
-
-
-def _new_id() -> str:
-    return new_id(SystemClock())
-
-
-def echo(message: Message) -> None:
-    """Print an answer for programs."""
-    typer.echo(json_format.MessageToJson(message, ensure_ascii=False))
 
 
 def table_of(*columns: str, right: Sequence[str] = ()) -> Table:

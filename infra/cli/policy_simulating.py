@@ -9,21 +9,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from infra.cli.asking import echo, with_clients
 from infra.cli.client import Clients
 from infra.cli.explain import FUNDS
+from infra.cli.options import As, AsJson, SiteCode
 from infra.cli.pairs import CALL_S
-from infra.cli.policy_publishing import (
-    As,
-    AsJson,
-    Desk,
-    PolicyId,
-    Publishing,
-    SiteCode,
-    echo,
-    selector_of,
-    table_of,
-    with_clients,
-)
+from infra.cli.policy_publishing import Desk, PolicyId, Publishing, selector_of, table_of
 from infra.cli.terminal import out, yuan
 from infra.local.supervisor import OPERATOR
 from infra.runtime.clock import SystemClock, business_day

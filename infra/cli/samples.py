@@ -21,6 +21,7 @@ from google.rpc import status_pb2
 import infra.local
 import services.catalog
 from infra.cli.client import Clients
+from infra.cli.sample_mappings import submit_sample_mappings
 from infra.local.certificates import issue_client
 from infra.local.people import check_digit
 from infra.local.processes import LocalNetworkError
@@ -139,6 +140,7 @@ async def _finish_start(home: Path, on_progress: Progress) -> None:
         on_progress("quoting a visit over every hop")
         for name, request in sample_visits().items():
             await _quote_until_answered(clients, name, request)
+        await submit_sample_mappings(clients)
 
 
 async def register(clients: Clients, people: Iterable[SamplePerson]) -> None:

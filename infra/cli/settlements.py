@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.cli.client import Clients
+from infra.cli.everywhere import everywhere
+from infra.cli.explain import findings_lines
 from infra.cli.pairs import CALL_S, Holder, PairDay, journal_at
 from infra.cli.standing import Outcome, Standing
-from infra.cli.terminal import DIM, err, local_time, out, show_refusal
+from infra.cli.terminal import DIM, local_time, out
 from infra.local.network import SITES
 from infra.local.state import default_home
 from infra.runtime.clock import SystemClock, business_day, id_milliseconds, instant
@@ -33,6 +35,10 @@ _NAMES = {site.code: site.name for site in SITES}
 _ACTIONS = {
     "open": "就医地登记",
     "cancel requested": "请求撤销",
+    "detail uploaded": "住院明细已上传",
+    "audit pick": "抽取审核",
+    "audit confirmed": "核查无误",
+    "audit deducted": "审核扣款",
     **{
         types_pb2.SettlementState.Name(number).removeprefix("SETTLEMENT_STATE_"): chinese(
             types_pb2.SettlementState.DESCRIPTOR, number
@@ -159,47 +165,30 @@ def in_doubt(
     as_json: AsJson = False,
 ) -> None:
     """List the settlements whose outcome is not known yet, oldest first."""
-    asyncio.run(_list(site, limit, as_json))
 
+    async def ask_open(clients: Clients, at: str) -> care_pb2.ListInDoubtResponse:
+        care = clients.operator(care_pb2_grpc.CareServiceStub, at, "settlement")
+        return await care.ListInDoubt(care_pb2.ListInDoubtRequest(page_size=limit), timeout=CALL_S)
 
-async def _list(site: str | None, limit: int, as_json: bool) -> None:
-    async with Clients.connect(default_home()) as clients:
-        sites = clients.chosen(site)
-        answers = await asyncio.gather(
-            *(_open_rows(clients, one, limit) for one in sites), return_exceptions=True
-        )
-    total = 0
-    rows: list[Standing] = []
-    silent = []
-    for one, answer in zip(sites, answers, strict=True):
-        if isinstance(answer, Refusal):
-            silent.append((one, answer))
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            total += answer.total_count
-            rows += [Standing(one, shown, {}) for shown in answer.settlements]
+    answers = everywhere(site, ask_open)
+    total = sum(answer.total_count for answer in answers.found.values())
+    rows = [
+        Standing(at, shown, {})
+        for at, answer in answers.found.items()
+        for shown in answer.settlements
+    ]
     rows.sort(key=lambda standing: standing.row.open_time.ToNanoseconds())
     if as_json:
         facts = {"total": total, "settlements": [_open_facts(row) for row in rows]}
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
-    else:
+    elif total or not answers.silent:
         _print_open(rows, total, out())
-    for one, refusal in silent:
-        err().print(f"{one} {_NAMES.get(one, '')}:", style="red")
-        show_refusal(refusal, err())
-    if silent:
-        raise typer.Exit(1)
-
-
-async def _open_rows(clients: Clients, site: str, limit: int) -> care_pb2.ListInDoubtResponse:
-    care = clients.operator(care_pb2_grpc.CareServiceStub, site, "settlement")
-    return await care.ListInDoubt(care_pb2.ListInDoubtRequest(page_size=limit), timeout=CALL_S)
+    answers.end()
 
 
 def _open_facts(standing: Standing) -> dict[str, Any]:
     facts = standing.facts()
-    for name in ("journals", "hops", "trail", "undone_by"):
+    for name in ("journals", "hops", "findings", "trail", "undone_by"):
         del facts[name]
     return {**facts, "age_s": _age(standing).total_seconds()}
 
@@ -222,6 +211,8 @@ def _print_standing(standing: Standing, console: Console) -> None:
     where = f"机构 {bill.institution}  就诊 {bill.visit_id}  单据 {bill.bill_id}"
     console.print(Text(f"{where}  请求号 {row.request_id}", style=DIM), soft_wrap=True)
     console.print(Text(standing.sentence, style="bold"), soft_wrap=True)
+    for finding in findings_lines(standing.shown.findings):
+        console.print(finding, soft_wrap=True)
     table = _table("地点 site", "角色 role", "环节 hop", "毫秒 ms", "结果 outcome", "原因 reason")
     for step in standing.steps:
         ms = "-" if step.duration_us is None else f"{step.duration_us / 1000:.1f}"

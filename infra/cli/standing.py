@@ -288,5 +288,14 @@ class Standing:
                 {"time": entry.time.ToJsonString(), "actor": entry.actor, "action": entry.action}
                 for entry in self.shown.trail
             ],
+            "findings": [
+                {
+                    "rule": found.rule,
+                    "action": short_name(types_pb2.AuditAction.DESCRIPTOR, found.action),
+                    "line_ids": list(found.line_ids),
+                    "message": found.message,
+                }
+                for found in self.shown.findings
+            ],
             "sentence": self.sentence,
         }

@@ -18,6 +18,13 @@ def prepare(settings: Settings) -> None:
     seeding.prepare(settings)
 
 
+def prepare_whole(settings: Settings) -> None:
+    """The same with catalogues of the size of real ones."""
+    from infra.cli import seeding
+
+    seeding.prepare(settings, whole_lists=True)
+
+
 def finish_start(home: Path, on_progress: Progress) -> None:
     """Register the sample people, then prove with quotes that the network settles."""
     from infra.cli import samples

@@ -93,6 +93,16 @@ class Database(_Section):
     connections: int = Field(default=6, ge=1, le=100)
     """Upper bound of connections per service and process."""
 
+    def admin_login(self) -> dict[str, Any]:
+        """What asyncpg connects with as the administrator."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "database": self.name,
+            "user": self.admin_user,
+            "password": self.admin_password.get_secret_value(),
+        }
+
 
 class Tls(_Section):
     """Folder with the trust anchors and the key pairs of this site (see `infra.runtime.tls`)."""

@@ -9,14 +9,15 @@ not on the path of a settlement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import asyncpg
 import structlog
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from infra.runtime.config import Settings
 from infra.runtime.errors import Reason, Refusal
@@ -101,9 +102,7 @@ class Database:
                 reset=_leave,
             )
         except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-            raise Refusal(
-                Reason.ERROR_REASON_DATABASE_UNAVAILABLE, cause=type(error).__name__
-            ) from error
+            raise unavailable(error) from error
         engine = create_async_engine(
             URL.create(
                 "postgresql+asyncpg",
@@ -157,9 +156,48 @@ class Database:
         ) as error:
             if isinstance(error, ValueError):  # asyncpg's InterfaceError for an argument
                 raise
-            raise Refusal(
-                Reason.ERROR_REASON_DATABASE_UNAVAILABLE, cause=type(error).__name__
-            ) from error
+            raise unavailable(error) from error
+
+
+def unavailable(error: Exception) -> Refusal:
+    """What a caller hears when the database does not answer."""
+    return Refusal(Reason.ERROR_REASON_DATABASE_UNAVAILABLE, cause=type(error).__name__)
+
+
+@asynccontextmanager
+async def transaction(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A transaction of the engine. Raises `Refusal` (DATABASE_UNAVAILABLE); errors of the data are
+    SQLAlchemy's and asyncpg's."""
+    with _told_of_loss():
+        async with database.engine.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def reading(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A connection of the engine to read with; raises as `transaction` does."""
+    with _told_of_loss():
+        async with database.engine.connect() as connection:
+            yield connection
+
+
+@contextmanager
+def _told_of_loss() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise unavailable(error) from error
+    except (
+        OSError,
+        TimeoutError,
+        asyncpg.InterfaceError,
+        asyncpg.PostgresConnectionError,
+    ) as error:
+        if isinstance(error, ValueError):  # asyncpg's InterfaceError for an argument
+            raise
+        raise unavailable(error) from error
 
 
 async def _leave(_: asyncpg.Connection) -> None:

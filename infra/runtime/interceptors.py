@@ -30,6 +30,7 @@ Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
 Interceptor: TypeAlias = Callable[[Method, Any, Call, Handler], Awaitable[Message]]
 
 _RELAY = "yidi.relay.v1.RelayService"
+_CATALOG = "yidi.catalog.v1.CatalogService"
 _INSURED_SERVICES = frozenset(
     {
         "yidi.enrollment.v1.EnrollmentService",
@@ -43,9 +44,11 @@ _INSURED_SERVICES = frozenset(
 )
 _CARE_SERVICES = frozenset(
     {
+        "yidi.gateway.v1.CatalogDeskService",
         "yidi.gateway.v1.FilingDeskService",
         "yidi.gateway.v1.InstitutionService",
-        "yidi.catalog.v1.CatalogService",
+        _CATALOG,
+        "yidi.catalog.v1.ListingService",
         "yidi.settlement.v1.CareService",
     }
 )
@@ -197,7 +200,7 @@ class OwnershipInterceptor:
     def _check(self, method: Method, message: Message, caller: Identity) -> Refusal | None:
         for field in owned_fields(message.DESCRIPTOR):
             owner = self._owner(field.owner, method, caller)
-            if owner is None:
+            if owner is None or (field.path == "visit.care_area" and _is_claim(method, message)):
                 continue
             value = field.read(message)
             if not value:
@@ -225,6 +228,11 @@ class OwnershipInterceptor:
         if method.service in _INSURED_SERVICES or caller.site == NATION:
             return self._site
         return None
+
+
+def _is_claim(method: Method, message: Any) -> bool:
+    """Whether a bill to split is a manual claim: its care place may be anywhere in the country."""
+    return method.service == _CATALOG and bool(message.HasField("claim"))
 
 
 async def without(

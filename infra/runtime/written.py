@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -41,6 +41,28 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong or doubtful in a file of rules."""
+
+    file: str
+    line: int
+    path: str
+    """The part, e.g. `lock[1].value`; may be empty."""
+    text: str
+    """What is wrong and what to do."""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " + (f"{self.path}: " if self.path else "")
+        return f"{where}{self.text}"
+
+    def told(self, folder: Path) -> str:
+        """The problem as compilers tell it: path of the file, line, severity."""
+        place = f"{folder / self.file}:{self.line}" if self.line else f"{folder / self.file}"
+        return f"{place}: {self.severity}: " + (f"{self.path}: " if self.path else "") + self.text
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """The data of a text and where each of its parts stands."""
 
@@ -53,6 +75,14 @@ class Written:
         while part and part not in self.lines:
             part = part[:-1]
         return self.lines.get(part, 1)
+
+
+def dotted(part: Part) -> str:
+    """A part as people read it: `lock[1].value`."""
+    text = ""
+    for step in part:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
 
 
 def read_text(path: Path) -> str:

@@ -3,8 +3,8 @@
 | file | columns |
 |---|---|
 | `catalogue.csv`, one row | area, version, effective_from |
-| `items.csv` | national_code, name, catalog_class (chrgitm_lv), fee_category (med_chrgitm_type), first_self_pay_310, first_self_pay_390 (percent), limit_1, limit_2, limit_3, limit_4, limit_9 (yuan by lmtpric_hosp_lv, empty for none), limited_use, effective_from, effective_to |
-| `institutions.csv` | code, name, area, grade (hosp_lv), deductible_level, price_limit_level, settlement_level, local, in_province, cross_province (services joined by a bar), suspended (0/1), effective_from |
+| `items.csv` | `CSV_COLUMNS` of `domain.import_layouts`, read as an import is |
+| `institutions.csv` | code, name, area, grade (hosp_lv), deductible_level, price_limit_level, settlement_level, local, in_province, cross_province (services joined by a bar), suspended (0/1), effective_from, kind (fixmedins_type), diseases (`code:first day:last day` joined by a bar, empty for every one), agreement_start, agreement_end, place |
 | `institution_items.csv` | institution, item_code, national_code |
 
 Codes are those of the national interface. Days are ISO and both ends included. The last two files
@@ -19,25 +19,29 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
 from infra.runtime.clock import Clock, instant
 from infra.runtime.database import Database
 from services.catalog.domain.catalogue import by_code
-from services.catalog.domain.institution import InstitutionGrade, Registration, Route, Service
-from services.catalog.domain.item import CatalogClass, FeeCategory, InsuranceType, Item, Level
+from services.catalog.domain.import_cells import LEVELS
+from services.catalog.domain.import_layouts import Layout, NotATable, table_of
+from services.catalog.domain.import_rows import ITEM_COLUMNS, RowReader
+from services.catalog.domain.institution import (
+    InstitutionGrade,
+    InstitutionKind,
+    OpenedDisease,
+    Registration,
+    Route,
+    Service,
+)
+from services.catalog.domain.item import Item, Level
 from services.catalog.store import Publication, Published, publish
+from services.catalog.store.items import COLUMNS, items_of
+from services.catalog.store.lists import ListStore
 
-_LEVELS = {
-    "1": Level.ONE,
-    "2": Level.TWO,
-    "3": Level.THREE,
-    "4": Level.OTHER,
-    "9": Level.UNRATED,
-}
-_INSURANCES = {"310": InsuranceType.EMPLOYEE, "390": InsuranceType.RESIDENT}
 _ROUTES = {
     "local": Route.LOCAL,
     "in_province": Route.IN_PROVINCE,
@@ -68,7 +72,15 @@ async def load_catalogue(
 
     Raises `CatalogueFileError`, `store.VersionConflict`, and `Refusal` (DATABASE_UNAVAILABLE).
     """
-    read = await asyncio.to_thread(read_folder, folder)
+    return await publish_folder(
+        database, await asyncio.to_thread(read_folder, folder), clock, actor=actor
+    )
+
+
+async def publish_folder(
+    database: Database, read: CatalogueFolder, clock: Clock, *, actor: str = "load"
+) -> Published:
+    """Publish what was read, all or nothing; raises as `load_catalogue`."""
     return await publish(
         database,
         publication=read.publication,
@@ -79,14 +91,25 @@ async def load_catalogue(
     )
 
 
+async def is_published(database: Database, area: str, version: str) -> bool:
+    """Whether an area has a list of this name; raises `Refusal` (DATABASE_UNAVAILABLE)."""
+    return any(known.version == version for known in await ListStore(database).lists([area]))
+
+
 async def register_institutions(
-    database: Database, registrations: Sequence[Registration], clock: Clock, *, actor: str = "load"
+    database: Database,
+    registrations: Sequence[Registration],
+    clock: Clock,
+    *,
+    institution_items: Sequence[tuple[str, str, str]] = (),
+    actor: str = "load",
 ) -> Published:
-    """Record registrations that are not there yet, without a new catalogue version."""
+    """Record registrations and mappings that are not there yet, without a new version."""
     return await publish(
         database,
         publication=None,
         registrations=registrations,
+        institution_items=institution_items,
         actor=actor,
         at=instant(clock),
     )
@@ -96,7 +119,7 @@ def read_folder(folder: Path) -> CatalogueFolder:
     """Parse the files of `folder`. Raises `CatalogueFileError` with every fault."""
     faults: list[str] = []
     heads = _read(folder / "catalogue.csv", _head, faults)
-    items = tuple(_read(folder / "items.csv", _item, faults))
+    items = _items(folder / "items.csv", heads[0][0] if heads else "", faults)
     registrations = _read(folder / "institutions.csv", _registration, faults, optional=True)
     mapped = _read(folder / "institution_items.csv", _mapping, faults, optional=True)
     if len(heads) != 1 and not faults:
@@ -157,32 +180,20 @@ def _head(row: _Row) -> tuple[str, str, date]:
     return _area(row), _text(row, "version"), _day(row, "effective_from")
 
 
-def _item(row: _Row) -> Item:
-    limits = {
-        level: _scaled(row, f"limit_{code}", 1_000_000)
-        for code, level in _LEVELS.items()
-        if row[f"limit_{code}"]
-    }
-    return Item(
-        national_code=_text(row, "national_code"),
-        name=_text(row, "name"),
-        catalog_class=_numbered(row, "catalog_class", CatalogClass),
-        fee_category=_numbered(row, "fee_category", FeeCategory),
-        first_self_pay_bp={
-            insurance: _scaled(row, f"first_self_pay_{code}", 100)
-            for code, insurance in _INSURANCES.items()
-        },
-        limits_micro_yuan=limits,
-        limited_use=row["limited_use"].strip(),
-        effective_from=_day(row, "effective_from"),
-        effective_to=_day(row, "effective_to") if row["effective_to"] else date.max,
-    )
+def _items(path: Path, area: str, faults: list[str]) -> tuple[Item, ...]:
+    try:
+        header, _, content = path.read_bytes().partition(b"\n")
+        table = table_of(Layout.CSV, header.decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, NotATable) as error:
+        faults.append(f"{path.name}: {error}")
+        return ()
+    part = RowReader().read(content, table.first_line, table, 0, area)
+    faults += [f"{path.name}:{row.line}: {row.column}: {row.cause}" for row in part.rejected]
+    in_order = itemgetter(*map(ITEM_COLUMNS.index, COLUMNS))
+    return tuple(items_of(map(in_order, part.rows)))
 
 
 def _registration(row: _Row) -> Registration:
-    suspended = row["suspended"]
-    if suspended not in ("0", "1"):
-        raise ValueError(f"suspended: {suspended!r} is neither 0 nor 1")
     return Registration(
         code=_text(row, "code"),
         name=_text(row, "name"),
@@ -195,9 +206,22 @@ def _registration(row: _Row) -> Registration:
             route: frozenset(map(Service, filter(None, row[name].split("|"))))
             for name, route in _ROUTES.items()
         },
-        suspended=suspended == "1",
+        suspended=_flag(row, "suspended"),
         effective_from=_day(row, "effective_from"),
+        kind=_numbered(row, "kind", InstitutionKind),
+        diseases=tuple(map(_disease, filter(None, row["diseases"].split("|")))),
+        agreement_start=_day(row, "agreement_start", date.min),
+        agreement_end=_day(row, "agreement_end", date.max),
+        place=row["place"],
     )
+
+
+def _disease(text: str) -> OpenedDisease:
+    code, *days = text.split(":")
+    if len(days) != 2:
+        raise ValueError(f"diseases: {text!r} is not such as M03900:2023-01-01:")
+    row = dict(zip(("first", "last"), days, strict=True))
+    return OpenedDisease(code, _day(row, "first"), _day(row, "last", date.max))
 
 
 def _mapping(row: _Row) -> tuple[str, str, str]:
@@ -218,25 +242,16 @@ def _area(row: _Row) -> str:
     return value
 
 
-def _day(row: _Row, column: str) -> date:
+def _day(row: _Row, column: str, otherwise: date | None = None) -> date:
+    if otherwise is not None and not row[column]:
+        return otherwise
     try:
         return date.fromisoformat(row[column])
     except ValueError:
         raise ValueError(f"{column}: {row[column]!r} is not a day such as 2026-01-31") from None
 
 
-def _scaled(row: _Row, column: str, scale: int) -> int:
-    try:
-        value = Decimal(row[column]) * scale
-        whole = int(value)
-    except (InvalidOperation, OverflowError, ValueError):
-        raise ValueError(f"{column}: {row[column]!r} is not a number") from None
-    if whole != value:
-        raise ValueError(f"{column}: {row[column]} has too many decimals")
-    return whole
-
-
-_Numbered = TypeVar("_Numbered", CatalogClass, FeeCategory, InstitutionGrade)
+_Numbered = TypeVar("_Numbered", InstitutionGrade, InstitutionKind)
 
 
 def _numbered(row: _Row, column: str, kind: type[_Numbered]) -> _Numbered:
@@ -248,6 +263,12 @@ def _numbered(row: _Row, column: str, kind: type[_Numbered]) -> _Numbered:
 
 def _level(row: _Row, column: str) -> Level:
     try:
-        return _LEVELS[row[column]]
+        return LEVELS[row[column]]
     except KeyError:
-        raise ValueError(f"{column}: {row[column]!r} is not one of 1, 2, 3, 4, 9") from None
+        raise ValueError(f"{column}: {row[column]!r} is not one of {', '.join(LEVELS)}") from None
+
+
+def _flag(row: _Row, column: str) -> bool:
+    if row[column] not in ("0", "1"):
+        raise ValueError(f"{column}: {row[column]!r} is neither 0 nor 1")
+    return row[column] == "1"

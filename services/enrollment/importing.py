@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.runtime.admission import Admission
 from infra.runtime.call import Call
 from infra.runtime.clock import Clock, instant, new_id
 from infra.runtime.database import Database
-from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.errors import Reason, Refusal
+from infra.runtime.paging import NUMBER, page_token
 from services.enrollment.domain.import_parts import PartTaken, cannot_be_taken, differences
 from services.enrollment.domain.import_rows import (
     Columns,
@@ -46,7 +47,6 @@ from yidi.enrollment.v1 import participant_pb2
 AT_ONCE = 3
 """Parts worked on at a time; each holds its rows in memory."""
 WAITING = 16
-RETRY_MS = 1_000
 PAGE = 256
 _REPEATED = "与本文件另一行重复（同一人、同一险种）"
 _CAUSES = {
@@ -79,8 +79,7 @@ class Importing:
         self._clock = clock
         self._vault = vault
         self._codes = import_codes()
-        self._free = asyncio.Semaphore(AT_ONCE)
-        self._held = 0
+        self._parts = Admission(at_once=AT_ONCE, waiting=WAITING)
 
     async def start(
         self, request: participant_pb2.StartImportRequest, call: Call
@@ -114,7 +113,7 @@ class Importing:
         self, request: participant_pb2.ImportPartRequest, call: Call
     ) -> participant_pb2.ImportPartResponse:
         """Take one part; raises `Refusal` (IMPORT_STATE_WRONG, PERSON_BUSY, OVERLOADED)."""
-        async with self._turn():
+        async with self._parts.turn():
             stored = await self._stored(request.import_id)
             columns = _columns(stored.header)
             digest = self._vault.audit_digest("part", hashlib.sha256(request.content).hexdigest())
@@ -167,13 +166,10 @@ class Importing:
     ) -> participant_pb2.ListRejectedRowsResponse:
         """One page of the rows not taken; raises `Refusal` (IMPORT_STATE_WRONG,
         MESSAGE_INVALID)."""
-        token = request.page_token
-        if token and not (token.isascii() and token.isdecimal() and len(token) < 19):
-            fault = Violation("page_token", "不是上一页返回的值")
-            raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
+        after = int(page_token(request.page_token, NUMBER) or 0)
         await self._stored(request.import_id)
         size = request.page_size or PAGE
-        found = await self._store.rejected(request.import_id, int(token or 0), size + 1)
+        found = await self._store.rejected(request.import_id, after, size + 1)
         return participant_pb2.ListRejectedRowsResponse(
             rows=[
                 participant_pb2.RejectedRow(line=row.line, column=row.column, cause=row.cause)
@@ -187,18 +183,6 @@ class Importing:
         if stored is None:
             raise _wrong(import_id, "没有这次导入")
         return stored
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """A part's turn to be worked on; raises `Refusal` (OVERLOADED)."""
-        if self._held >= AT_ONCE + WAITING:
-            raise Refusal(Reason.ERROR_REASON_OVERLOADED, retry_ms=RETRY_MS)
-        self._held += 1
-        try:
-            async with self._free:
-                yield
-        finally:
-            self._held -= 1
 
     async def _is_there(
         self,

@@ -10,9 +10,9 @@ from infra.runtime.clock import Clock, instant
 from infra.runtime.database import Database
 from infra.runtime.days import parse_day
 from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.id_number import birth_date
 from infra.runtime.types import chinese
 from services.enrollment.domain.attempts import RefusedAttempts
-from services.enrollment.domain.id_number import birth_date
 from services.enrollment.domain.identification import (
     CredentialType,
     Found,

@@ -14,7 +14,8 @@ from infra.runtime.clock import Clock, business_day, new_id
 from infra.runtime.contract import REVISION
 from infra.runtime.database import Database
 from infra.runtime.directory import Directory
-from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.errors import Reason, Refusal
+from infra.runtime.paging import not_a_token
 from infra.runtime.payload import opened
 from infra.runtime.rules_zh import describe
 from services.filing import messages
@@ -246,8 +247,7 @@ def _after(token: str) -> tuple[date, str]:
             return date.fromisoformat(found[1]), found[2]
     except ValueError:
         pass
-    fault = Violation("page_token", "不是上一页返回的值")
-    raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
+    raise not_a_token()
 
 
 def _result(id_: str, answer: desk_pb2.DeskAnswer | Refusal) -> envelope_pb2.ExchangeResult:

@@ -11,9 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from infra.runtime.written import NotYaml, Part, Written, read_text, read_yaml
+from infra.runtime.written import (
+    NotYaml,
+    Part,
+    Problem,
+    Written,
+    dotted,
+    read_text,
+    read_yaml,
+)
 from services.filing.domain.area_rules import AreaRules, Provenance, Stated
 from services.filing.domain.national_bounds import departures
 from services.filing.rule_keys import KEYS, Combination, Key, spelt
@@ -27,23 +35,6 @@ _SOURCE = {"document", "provenance"}
 
 class RulesError(Exception):
     """Rules cannot be used; the text is every error with its file and line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong or doubtful."""
-
-    file: str
-    line: int
-    path: str
-    """Key, row and part, e.g. `lock[1].value`; may be empty."""
-    text: str
-    """What is wrong and what to do."""
-    severity: Literal["error", "warning"] = "error"
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: " + (f"{self.path}: " if self.path else "")
-        return f"{where}{self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +98,6 @@ def examine_area_rules(folder: Path = RULES) -> Examined:
             ]
         problems += national.problems
     return Examined(rules, tuple(sorted(problems, key=lambda one: (one.file, one.line))))
-
-
-def dotted(part: Part) -> str:
-    """A part as people read it: `lock[1].value`."""
-    text = ""
-    for step in part:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
 
 
 def _read(path: Path) -> _File:

@@ -15,8 +15,10 @@ import pytest
 from infra.runtime.call import Call, CallerType, Identity
 from infra.runtime.clock import ManualClock, instant
 from infra.runtime.config import Settings
+from infra.runtime.contract import methods
 from infra.runtime.database import Database
 from infra.runtime.errors import Refusal
+from infra.runtime.interceptors import OwnershipInterceptor
 from services.catalog.domain import institution as registered
 from services.catalog.domain import item as items
 from services.catalog.load import load_catalogue, read_folder, register_institutions
@@ -56,6 +58,14 @@ def line(
         quantity_e4=quantity * 10_000,
         amount_fen=yuan * quantity * 100,
     )
+
+
+def refund(
+    line_id: str, original: str, national_code: str, yuan: int, quantity: int
+) -> catalog_pb2.FeeLine:
+    found = line(national_code, yuan, -quantity, line_id=line_id)
+    found.original_line_id = original
+    return found
 
 
 def bill(
@@ -123,7 +133,7 @@ async def test_a_stay_is_split_line_by_line_and_summed_by_category(service: Cata
     )
     assert found.institution.code == HOSPITAL
     assert found.institution.settlement_level == types_pb2.INSTITUTION_LEVEL_THREE
-    assert found.catalogue_version == "示例目录-440000-2026.1"
+    assert found.catalogue_version == "示例目录-440000-2026.2"
     stent, ct, aspirin, unmapped = found.lines
     # Limit 810 at level 3 in 广东: 2 × 390 over, 20 % of 1,620 first.
     assert (stent.over_limit_fen, stent.first_self_pay_fen, stent.in_scope_fen) == (
@@ -159,6 +169,68 @@ async def test_the_institutions_own_code_is_mapped(service: CatalogService) -> N
     assert found.full_self_pay_fen == 3_000
 
 
+async def test_each_line_names_the_rules_that_decided_it(service: CatalogService) -> None:
+    found = await one(
+        service,
+        bill(
+            line(STENT, 1_200, 2, line_id="1"),
+            refund("2", "1", STENT, 1_200, 1),
+            line("", 88, line_id="3", item_code="QT9001"),
+        ),
+    )
+    stent, returned, unmapped = found.lines
+    assert stent.rules[0] == types_pb2.SPLIT_RULE_OVER_PRICE
+    assert stent.rules[-1] == types_pb2.SPLIT_RULE_IN_SCOPE
+    assert (list(returned.rules), returned.over_limit_fen, returned.amount_fen) == (
+        [types_pb2.SPLIT_RULE_REFUND],
+        -39_000,
+        -120_000,
+    )
+    assert list(unmapped.rules) == [types_pb2.SPLIT_RULE_UNMAPPED]
+
+
+async def test_a_manual_claim_is_split_by_the_list_at_home(service: CatalogService) -> None:
+    """S1-25: the home list decides a claim; the institution may be anywhere and is not asked."""
+    claimed = bill(line("", 30, item_code="Y013"), line(STENT, 1_200, line_id="2"))
+    claimed.institution, claimed.visit.care_area = "H11010000099", "110100"
+    claimed.claim.list_area = "440800"
+    claimed.claim.price_limit_level = types_pb2.INSTITUTION_LEVEL_TWO
+    found = await one(service, claimed)
+    assert not found.HasField("institution")
+    own, stent = found.lines
+    assert own.full_self_pay_fen == 3_000, "no mapping of an institution counts here"
+    assert (stent.over_limit_fen, found.catalogue_version) == (55_200, "示例目录-440000-2026.2")
+
+
+@pytest.mark.parametrize("role", ["gateway", "settlement"])
+async def test_a_manual_claim_is_split_by_no_list_of_another_site(
+    service: CatalogService, role: str
+) -> None:
+    """owned_by: the list is one of this site, the place of care may be anywhere; without a claim
+    that is this site's, too."""
+    described = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"]
+    [method] = methods(described)
+    sites = {"440800": "440000", "110100": "110000", "440000": "440000", "110000": "110000"}
+    ownership = OwnershipInterceptor("440000", sites.get)
+    elsewhere = bill(care_area="110100")
+    own, foreign, province = [bill(care_area="110100") for _ in range(3)]
+    for claimed, area in ((own, "440800"), (foreign, "110100"), (province, "110000")):
+        claimed.claim.list_area = area
+        claimed.claim.price_limit_level = types_pb2.INSTITUTION_LEVEL_TWO
+    request = catalog_pb2.BatchSplitFeesRequest(items=[own, foreign, province, elsewhere])
+    caller = Call(Identity("440000", CallerType.ROLE, role), deadline_us=1 << 62)
+    answer = await ownership(method, request, caller, service.BatchSplitFees)
+    assert isinstance(answer, catalog_pb2.BatchSplitFeesResponse)
+    results = {result.id: result for result in answer.results}
+    assert results.pop(own.id).split.total_fen == 1_000
+    refusals = {key: Refusal.from_status(each.error) for key, each in results.items()}
+    assert {key: (each.name, each.details["field"]) for key, each in refusals.items()} == {
+        foreign.id: ("FOREIGN_CODE", "claim.list_area"),
+        province.id: ("FOREIGN_CODE", "claim.list_area"),
+        elsewhere.id: ("FOREIGN_CODE", "visit.care_area"),
+    }
+
+
 async def test_two_hospitals_of_a_city_price_by_their_own_level(service: CatalogService) -> None:
     high, low = [
         await one(service, bill(line(STENT, 1_200), institution=code))
@@ -172,7 +244,7 @@ async def test_two_hospitals_of_a_city_price_by_their_own_level(service: Catalog
     [
         (bill(institution="H44089999999"), "INSTITUTION_UNKNOWN", {"institution": "H44089999999"}),
         (bill(care_area="440100"), "FOREIGN_CODE", {"field": "visit.care_area", "value": "440100"}),
-        (bill(institution=SUSPENDED, care_area="440100"), "INSTITUTION_NOT_NETWORKED", {}),
+        (bill(institution=SUSPENDED, care_area="440100"), "INSTITUTION_AGREEMENT_NOT_IN_FORCE", {}),
         (bill(institution=SHOP), "INSTITUTION_NOT_NETWORKED", {"institution": SHOP}),
         (bill(institution=COMMUNITY, care_type=OUTPATIENT), "INSTITUTION_NOT_NETWORKED", {}),
         (bill(end_date="2022-12-31"), "INSTITUTION_NOT_NETWORKED", {}),
@@ -182,6 +254,12 @@ async def test_two_hospitals_of_a_city_price_by_their_own_level(service: Catalog
             bill(catalog_pb2.FeeLine(line_id="9", item_code="x", quantity_e4=1, amount_fen=2)),
             "LINE_AMOUNT_MISMATCH",
             {"line_id": "9"},
+        ),
+        (bill(line(ASPIRIN, 10), line(CT, 10)), "LINE_REPEATED", {"line_id": "1"}),
+        (
+            bill(line(ASPIRIN, 10), refund("2", "1", ASPIRIN, 10, 2)),
+            "REFUND_LINE_INVALID",
+            {"line_id": "2", "cause": "退费数量合计超过原明细1的数量"},
         ),
     ],
 )
@@ -247,6 +325,7 @@ def priced(limit: int) -> items.Item:
     return items.Item(
         national_code=ASPIRIN,
         name="阿司匹林肠溶片",
+        list_type=items.ListType.DRUG,
         catalog_class=items.CatalogClass.A,
         fee_category=items.FeeCategory.WESTERN_DRUG,
         first_self_pay_bp={items.InsuranceType.EMPLOYEE: 0, items.InsuranceType.RESIDENT: 0},
@@ -269,7 +348,7 @@ async def test_versions_are_chosen_by_area_then_province_and_by_day(
         found = await one(service, bill(end_date=end_date))
         return found.catalogue_version, found.parts.over_limit_fen
 
-    province = ("示例目录-440000-2026.1", 0)
+    province = ("示例目录-440000-2026.2", 0)
     assert await seen("2026-10-08") == province, "nothing is new before the refresh"
     assert await service.refresh()
     assert not await service.refresh()
@@ -307,7 +386,7 @@ async def test_institution_state_is_that_of_the_day(
     await register_institutions(database, [ended], clock)
     await service.refresh()
     assert (await one(service, bill(end_date="2026-09-30"))).total_fen == 1_000
-    assert (await refused(service, bill())).name == "INSTITUTION_NOT_NETWORKED"
+    assert (await refused(service, bill())).name == "INSTITUTION_AGREEMENT_NOT_IN_FORCE"
     restored = replace(ended, suspended=False, settlement_level=items.Level.TWO)
     await register_institutions(database, [restored], clock)
     await service.refresh()
@@ -333,6 +412,7 @@ async def test_the_background_task_takes_over_what_was_published(
 
 def test_domain_numbers_are_those_of_the_contract() -> None:
     for domain, contract in (
+        (items.ListType, types_pb2.ListType),
         (items.CatalogClass, types_pb2.CatalogClass),
         (items.FeeCategory, types_pb2.FeeCategory),
         (items.InsuranceType, types_pb2.InsuranceType),

@@ -1,72 +1,65 @@
-"""One line and one bill, pure: S0-25/S1-24 care-place scope, S0-37/S0-38 lines and categories."""
+"""The rules of splitting as properties, pure: S0-25/S1-24 care-place scope, S0-37/S0-38 lines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import date
 from fractions import Fraction
+from typing import Any
 
 import pytest
+from charging import (
+    DAY,
+    NOTHING_FIRST,
+    Charge,
+    catalogue,
+    item,
+    parts,
+    split,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.catalog.domain.catalogue import RuleBook, by_code
+from infra.runtime.money import divide_fen
+from services.catalog.domain.bill import BillSplit
+from services.catalog.domain.catalogue import (
+    Catalogue,
+    RevisionsOverlap,
+    by_code,
+    catalogue_on,
+)
 from services.catalog.domain.item import (
+    Band,
     CatalogClass,
     FeeCategory,
     InsuranceType,
-    Item,
     ItemInvalid,
     Level,
+    ListType,
 )
-from services.catalog.domain.split import (
-    APPROVED,
-    BillSplit,
-    DayInvalid,
-    LineAmountMismatch,
-    LineSplit,
-    TotalMismatch,
-    split_bill,
-)
+from services.catalog.domain.line import FEN
+from services.catalog.domain.rule import SplitRule
+from services.catalog.domain.texts import quantity_text, yuan_of_micro
+from yidi.common.v1 import types_pb2
 
-DAY = date(2026, 10, 8)
-NO, NOT_GIVEN = 1, 0
-
-
-@dataclass(frozen=True)
-class Charge:
-    unit_price_micro_yuan: int
-    quantity_e4: int
-    amount_fen: int
-    national_code: str = "B"
-    line_id: str = "1"
-    item_code: str = "own"
-    hospital_approved: int = NOT_GIVEN
-    charged_on: str = ""
-
-
-def item(code: str = "B", **changes: object) -> Item:
-    base = Item(
-        national_code=code,
-        name="示例项目",
-        catalog_class=CatalogClass.B,
-        fee_category=FeeCategory.WESTERN_DRUG,
-        first_self_pay_bp={InsuranceType.EMPLOYEE: 1_000, InsuranceType.RESIDENT: 1_500},
-        limits_micro_yuan={},
-        limited_use="",
-        effective_from=date(2023, 1, 1),
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
-NOTHING_FIRST = {InsuranceType.EMPLOYEE: 0, InsuranceType.RESIDENT: 0}
 LIMITS = {Level.ONE: 6_000_000, Level.THREE: 10_000_000}
-ITEMS = (
+BANDS = (
+    Band(500_000_000, {InsuranceType.EMPLOYEE: 500, InsuranceType.RESIDENT: 1_000}),
+    Band(None, {InsuranceType.EMPLOYEE: 3_000, InsuranceType.RESIDENT: 4_000}),
+)
+PLAIN = (
     item("A", catalog_class=CatalogClass.A, first_self_pay_bp=NOTHING_FIRST),
     item("B"),
     item("LIMITED", limits_micro_yuan=LIMITS, fee_category=FeeCategory.MATERIAL),
     item("RESTRICTED", limited_use="限抢救"),
     item("SELF", catalog_class=CatalogClass.SELF_PAID, first_self_pay_bp=NOTHING_FIRST),
+    item(
+        "BANDED",
+        list_type=ListType.CONSUMABLE,
+        fee_category=FeeCategory.MATERIAL,
+        first_self_pay_bp=NOTHING_FIRST,
+        bands=BANDS,
+    ),
     item("NEW", effective_from=date(2026, 10, 5), effective_to=date(2026, 10, 6)),
     item(
         "NEW",
@@ -75,246 +68,341 @@ ITEMS = (
         first_self_pay_bp=NOTHING_FIRST,
     ),
 )
-
-
-def rules(
-    insurance: InsuranceType = InsuranceType.EMPLOYEE, level: Level = Level.THREE
-) -> RuleBook:
-    return RuleBook(by_code(ITEMS), insurance, level)
-
-
-def split(
-    *charges: Charge, book: RuleBook | None = None, mapped: dict[str, str] | None = None
-) -> BillSplit:
-    total = sum(charge.amount_fen for charge in charges)
-    return split_bill(charges, total_fen=total, day=DAY, rules=book or rules(), mapped=mapped or {})
-
-
-def line(charge: Charge, book: RuleBook | None = None) -> LineSplit:
-    [found] = split(charge, book=book).lines
-    return found
-
-
-def parts(found: LineSplit) -> tuple[int, int, int, int]:
-    """Full self-pay, over limit, first self-pay, in scope."""
-    return (
-        found.full_self_pay_fen,
-        found.over_limit_fen,
-        found.first_self_pay_fen,
-        found.in_scope_fen,
-    )
-
-
-def test_class_a_is_wholly_in_scope() -> None:
-    found = line(Charge(12_340_000, 20_000, 2_468, "A"))
-    assert parts(found) == (0, 0, 0, 2_468)
-    assert found.reason == "甲类，全额纳入医保范围"
-
-
-@pytest.mark.parametrize(
-    ("insurance", "first", "text"),
-    [(InsuranceType.EMPLOYEE, 247, "10%"), (InsuranceType.RESIDENT, 370, "15%")],
+SHARED = (
+    item("DAY", day_limit_e4=20_000),
+    item("VISIT", visit_limit_e4=35_000, limits_micro_yuan=LIMITS),
+    item("BOTH", day_limit_e4=10_000, visit_limit_e4=15_000, first_self_pay_bp=NOTHING_FIRST),
 )
-def test_class_b_pays_a_first_share_by_insurance(
-    insurance: InsuranceType, first: int, text: str
-) -> None:
-    found = line(Charge(12_340_000, 20_000, 2_468), rules(insurance))
-    assert parts(found) == (0, 0, first, 2_468 - first)
-    assert found.reason == f"乙类，先行自付{text}后纳入医保范围"
-
-
-def test_over_limit_comes_before_the_first_share() -> None:
-    """15 yuan against a limit of 10, three pieces: 15 over, 10 % of the other 30 first."""
-    found = line(Charge(15_000_000, 30_000, 4_500, "LIMITED"))
-    assert parts(found) == (0, 1_500, 300, 2_700)
-    assert found.reason == "乙类，超过三级机构限价10.00元的部分自付，其余先行自付10%后纳入医保范围"
-
-
-@pytest.mark.parametrize(
-    ("level", "over"), [(Level.ONE, 2_700), (Level.THREE, 1_500), (Level.TWO, 0)]
-)
-def test_limit_is_that_of_the_institutions_level(level: Level, over: int) -> None:
-    found = line(Charge(15_000_000, 30_000, 4_500, "LIMITED"), rules(level=level))
-    assert found.over_limit_fen == over
-
-
-def test_price_at_the_limit_is_not_over_it() -> None:
-    assert line(Charge(10_000_000, 10_000, 1_000, "LIMITED")).over_limit_fen == 0
-
-
-@pytest.mark.parametrize("answer", [NOT_GIVEN, NO])
-def test_restricted_item_without_approval_is_self_paid(answer: int) -> None:
-    found = line(Charge(1_000_000, 10_000, 100, "RESTRICTED", hospital_approved=answer))
-    assert parts(found) == (100, 0, 0, 0)
-    assert found.reason == "限定支付范围：限抢救；未经医院审批，全额自费"
-
-
-def test_restricted_item_with_approval_is_covered() -> None:
-    found = line(Charge(1_000_000, 10_000, 100, "RESTRICTED", hospital_approved=APPROVED))
-    assert parts(found) == (0, 0, 10, 90)
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("SELF", "自费项目，不在医保支付范围"),
-        ("", "机构项目未对照国家医保编码，全额自费"),
-        ("NOBODY", "编码不在就医地医保目录内，全额自费"),
-    ],
-)
-def test_what_is_not_covered_is_self_paid_with_a_reason_and_no_error(
-    code: str, reason: str
-) -> None:
-    """S3-23: the care place's scope decides; the same cost at home may be covered (S1-25)."""
-    found = line(Charge(1_000_000, 10_000, 100, code))
-    assert parts(found) == (100, 0, 0, 0)
-    assert found.reason == reason
-    assert found.national_code == code
-
-
-def test_the_registered_mapping_goes_before_the_code_on_the_line() -> None:
-    [found] = split(Charge(1_000_000, 10_000, 100, "A"), mapped={"own": "SELF"}).lines
-    assert (found.national_code, found.full_self_pay_fen) == ("SELF", 100)
-    [found] = split(Charge(1_000_000, 10_000, 100, ""), mapped={"own": "A"}).lines
-    assert (found.national_code, found.in_scope_fen) == ("A", 100)
-    [found] = split(Charge(1_000_000, 10_000, 100, "A"), mapped={"own": ""}).lines
-    assert (found.national_code, found.full_self_pay_fen) == ("", 100)
-
-
-@pytest.mark.parametrize(
-    ("charged_on", "expected"),
-    [
-        ("2026-10-04", (100, 0, 0, 0)),
-        ("2026-10-05", (0, 0, 10, 90)),
-        ("2026-10-06", (0, 0, 10, 90)),
-        ("2026-10-07", (100, 0, 0, 0)),
-        ("2026-10-08", (0, 0, 0, 100)),
-        ("", (0, 0, 0, 100)),
-    ],
-)
-def test_the_day_of_the_charge_picks_the_revision(
-    charged_on: str, expected: tuple[int, int, int, int]
-) -> None:
-    found = line(Charge(1_000_000, 10_000, 100, "NEW", charged_on=charged_on))
-    assert parts(found) == expected
-
-
-def test_a_day_that_does_not_exist_is_named() -> None:
-    charges = (Charge(1_000_000, 10_000, 100), Charge(0, 1, 0, charged_on="2026-02-31"))
-    with pytest.raises(DayInvalid) as caught:
-        split(*charges)
-    assert (caught.value.field, caught.value.value) == ("lines[1].charged_on", "2026-02-31")
-
-
-@pytest.mark.parametrize(("amount", "good"), [(334, True), (333, True), (335, False), (331, False)])
-def test_amount_may_be_one_fen_off(amount: int, good: bool) -> None:
-    """1.11 yuan × 3 = 3.33: |price × quantity − amount| ≤ 0.01 (医保定点医药机构接口规范)."""
-    charge = Charge(1_110_000, 30_000, amount, line_id="7")
-    if good:
-        assert sum(parts(line(charge))) == amount
-        return
-    with pytest.raises(LineAmountMismatch) as caught:
-        line(charge)
-    assert caught.value.line_id == "7"
-
-
-def test_total_must_be_the_sum_of_the_lines() -> None:
-    with pytest.raises(TotalMismatch) as caught:
-        split_bill(
-            [Charge(1_000_000, 10_000, 100)], total_fen=101, day=DAY, rules=rules(), mapped={}
-        )
-    assert (caught.value.total_fen, caught.value.sum_fen) == (101, 100)
-
-
-def test_two_revisions_in_force_on_one_day_are_an_error() -> None:
-    with pytest.raises(ValueError, match="2026-10-05"):
-        by_code([item(), item(effective_from=date(2026, 10, 5))])
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"catalog_class": CatalogClass.A},
-        {"first_self_pay_bp": {InsuranceType.EMPLOYEE: 0}},
-        {"first_self_pay_bp": {InsuranceType.EMPLOYEE: 0, InsuranceType.RESIDENT: 10_001}},
-        {"limits_micro_yuan": {Level.ONE: -1}},
-        {"effective_to": date(2022, 1, 1)},
-        {"name": ""},
-        {"limited_use": "限" * 201},
-    ],
-)
-def test_an_item_that_contradicts_itself_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ItemInvalid):
-        item(**changes)
+LISTED = catalogue(*PLAIN, *SHARED)
+PLAIN_CODES = (*dict.fromkeys(each.national_code for each in PLAIN), "", "NOBODY")
+CODES = (*PLAIN_CODES, *(each.national_code for each in SHARED))
+INSURANCES, LEVELS = st.sampled_from(InsuranceType), st.sampled_from(Level)
 
 
 @st.composite
-def charges(draw: st.DrawFn) -> Charge:
+def charges(draw: st.DrawFn, codes: tuple[str, ...]) -> Charge:
+    """A line whose amount is within one fen of price × quantity."""
     price = draw(st.integers(0, 2_000_000_000))
-    quantity = draw(st.integers(-1_000_000, 1_000_000).filter(bool))
+    quantity = draw(st.integers(-100_000, 100_000).filter(bool))
     exact = Fraction(price * quantity, 100_000_000)
     off = [fen for fen in range(int(exact) - 2, int(exact) + 3) if abs(exact - fen) <= 1]
     return Charge(
         price,
         quantity,
         draw(st.sampled_from(off)),
-        national_code=draw(st.sampled_from([*(each.national_code for each in ITEMS), "", "X"])),
+        national_code=draw(st.sampled_from(codes)),
         hospital_approved=draw(st.integers(0, 2)),
-        charged_on=draw(st.sampled_from(["", "2026-10-05"])),
+        charged_on=draw(st.sampled_from(["", "2026-10-05", "2026-10-06"])),
     )
 
 
-BOOKS = [rules(insurance, level) for insurance in InsuranceType for level in Level]
+def bills(codes: tuple[str, ...] = CODES, most: int = 12) -> st.SearchStrategy[list[Charge]]:
+    return st.lists(charges(codes), min_size=1, max_size=most).map(
+        lambda lines: [replace(line, line_id=f"{n:02d}") for n, line in enumerate(lines)]
+    )
 
 
-@given(st.lists(charges(), min_size=1, max_size=12), st.sampled_from(BOOKS))
+def within_a_fen(price: int, quantity: int, amount: int) -> bool:
+    return abs(price * quantity - amount * FEN) <= FEN
+
+
+@st.composite
+def refunded(draw: st.DrawFn) -> tuple[list[Charge], list[Charge]]:
+    """A bill with up to three refunds of each charge, and the lines that they leave."""
+    bill, left = [], []
+    for line in draw(bills(most=5)):
+        bill.append(line)
+        price, quantity, amount = line.unit_price_micro_yuan, line.quantity_e4, line.amount_fen
+        for number in range(draw(st.integers(0, 3)) if quantity > 0 and amount >= 0 else 0):
+            back = draw(st.integers(1, quantity)) if quantity else 0
+            fen = min(divide_fen(price * back, FEN), amount)
+            if not back or not within_a_fen(price, back, fen):
+                break
+            if not within_a_fen(price, quantity - back, amount - fen):
+                break
+            quantity, amount = quantity - back, amount - fen
+            bill.append(
+                replace(
+                    line,
+                    line_id=f"{line.line_id}-{number}",
+                    quantity_e4=-back,
+                    amount_fen=-fen,
+                    original_line_id=line.line_id,
+                )
+            )
+        if quantity:
+            left.append(replace(line, quantity_e4=quantity, amount_fen=amount))
+    return bill, left
+
+
+def sums(found: BillSplit) -> tuple[int, int, int, int]:
+    whole = found.parts
+    return (
+        whole.full_self_pay_fen,
+        whole.over_limit_fen,
+        whole.first_self_pay_fen,
+        whole.in_scope_fen,
+    )
+
+
+@given(bills(), INSURANCES, LEVELS)
 def test_parts_sum_to_the_whole_per_line_category_and_bill(
-    bill: list[Charge], book: RuleBook
+    bill: list[Charge], insurance: InsuranceType, level: Level
 ) -> None:
-    found = split(*bill, book=book)
+    """S0-38: lines to the bill, exactly."""
+    found = split(bill, LISTED, insurance=insurance, level=level)
     for charge, one in zip(bill, found.lines, strict=True):
         assert one.amount_fen == charge.amount_fen == sum(parts(one))
         assert all(part * charge.amount_fen >= 0 for part in parts(one))
         assert 0 < len(one.reason) <= 300
-    sums = [
+        assert 0 < len(one.rules) <= 8
+        assert list(one.rules) == sorted(set(one.rules), key=one.rules.index)
+    assert sums(found) == tuple(map(sum, zip(*map(parts, found.lines), strict=True)))
+    categories = [
         (each.full_self_pay_fen, each.over_limit_fen, each.first_self_pay_fen, each.in_scope_fen)
-        for each in (found.parts, *(category for _, category in found.categories))
+        for _, each in found.categories
     ]
-    whole, *categories = sums
-    assert whole == tuple(map(sum, zip(*map(parts, found.lines), strict=True)))
-    assert whole == tuple(map(sum, zip(*categories, strict=True)))
-    assert found.parts.amount_fen == sum(whole)
+    assert sums(found) == tuple(map(sum, zip(*categories, strict=True)))
+    assert found.parts.amount_fen == sum(sums(found))
     codes = [category for category, _ in found.categories]
     assert codes == sorted(set(codes))
 
 
-@given(st.lists(charges(), min_size=1, max_size=6), st.sampled_from(BOOKS))
-def test_a_refund_is_the_exact_mirror(bill: list[Charge], book: RuleBook) -> None:
-    refund = [
-        replace(charge, quantity_e4=-charge.quantity_e4, amount_fen=-charge.amount_fen)
-        for charge in bill
+@given(refunded(), INSURANCES, LEVELS)
+def test_a_line_and_its_refunds_come_to_the_split_of_what_is_left(
+    refunds: tuple[list[Charge], list[Charge]], insurance: InsuranceType, level: Level
+) -> None:
+    """S0-37: whatever the chain of partial refunds."""
+    bill, left = refunds
+    found = split(bill, LISTED, insurance=insurance, level=level)
+    assert all(sum(parts(line)) == line.amount_fen for line in found.lines)
+    rest = split(left, LISTED, insurance=insurance, level=level)
+    chains: dict[str, list[tuple[int, ...]]] = {}
+    for line in found.lines:
+        chains.setdefault(line.line_id.split("-")[0], []).append(parts(line))
+    for line in rest.lines:
+        assert parts(line) == tuple(map(sum, zip(*chains[line.line_id], strict=True)))
+
+
+@given(bills(), INSURANCES, LEVELS, st.randoms())
+def test_the_order_of_the_lines_changes_nothing(
+    bill: list[Charge], insurance: InsuranceType, level: Level, random: object
+) -> None:
+    shuffled = list(bill)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one = split(bill, LISTED, insurance=insurance, level=level)
+    other = split(shuffled, LISTED, insurance=insurance, level=level)
+    assert sorted(one.lines) == sorted(other.lines)
+    assert (one.parts, one.categories) == (other.parts, other.categories)
+
+
+def negated(bill: list[Charge]) -> list[Charge]:
+    return [
+        replace(
+            line,
+            line_id=f"{line.line_id}-",
+            quantity_e4=-line.quantity_e4,
+            amount_fen=-line.amount_fen,
+        )
+        for line in bill
     ]
-    charged, refunded = split(*bill, book=book), split(*refund, book=book)
-    for one, other in zip(charged.lines, refunded.lines, strict=True):
+
+
+@given(bills(), INSURANCES, LEVELS)
+def test_a_bill_and_its_negation_cancel(
+    bill: list[Charge], insurance: InsuranceType, level: Level
+) -> None:
+    charged = split(bill, LISTED, insurance=insurance, level=level)
+    returned = split(negated(bill), LISTED, insurance=insurance, level=level)
+    for one, other in zip(charged.lines, returned.lines, strict=True):
         assert parts(other) == tuple(-part for part in parts(one))
-    both = split(*bill, *refund, book=book)
-    assert both.parts.amount_fen == both.parts.in_scope_fen == both.parts.over_limit_fen == 0
+    both = split([*bill, *negated(bill)], LISTED, insurance=insurance, level=level)
+    assert (both.parts.amount_fen, sums(both)) == (0, (0, 0, 0, 0))
 
 
-@given(charges(), st.integers(0, 3_000_000_000), st.integers(0, 3_000_000_000))
+@given(bills(PLAIN_CODES), INSURANCES, LEVELS)
+def test_without_a_shared_quantity_a_bill_is_the_sum_of_its_lines(
+    bill: list[Charge], insurance: InsuranceType, level: Level
+) -> None:
+    whole = split(bill, LISTED, insurance=insurance, level=level)
+    alone = [split([line], LISTED, insurance=insurance, level=level) for line in bill]
+    assert whole.lines == tuple(each.lines[0] for each in alone)
+    assert sums(whole) == tuple(map(sum, zip(*map(sums, alone), strict=True)))
+
+
+@given(bills(PLAIN_CODES), st.integers(1, 500_000), st.integers(1, 100), INSURANCES, LEVELS)
+def test_twice_the_quantity_is_twice_the_parts_within_a_fen(
+    bill: list[Charge], price_fen: int, pieces: int, insurance: InsuranceType, level: Level
+) -> None:
+    def of(times: int) -> list[Charge]:
+        return [
+            replace(
+                line,
+                unit_price_micro_yuan=price_fen * 10_000,
+                quantity_e4=pieces * times * 10_000,
+                amount_fen=price_fen * pieces * times,
+            )
+            for line in bill
+        ]
+
+    once = split(of(1), LISTED, insurance=insurance, level=level)
+    twice = split(of(2), LISTED, insurance=insurance, level=level)
+    for one, two in zip(once.lines, twice.lines, strict=True):
+        assert all(
+            abs(2 * part - double) <= 1 for part, double in zip(parts(one), parts(two), strict=True)
+        )
+
+
+@given(bills(("DAY", "VISIT", "BOTH")))
+def test_no_more_than_the_limit_of_a_day_and_a_visit_counts(bill: list[Charge]) -> None:
+    """At one yuan a piece, what is not full self-pay is the quantity that counts."""
+    priced = [
+        replace(
+            line,
+            unit_price_micro_yuan=1_000_000,
+            quantity_e4=(quantity := abs(line.quantity_e4) // 100 * 100 + 100),
+            amount_fen=quantity // 100,
+            hospital_approved=0,
+        )
+        for line in bill
+    ]
+    counted: dict[tuple[str, str], int] = {}
+    for line, one in zip(priced, split(priced, LISTED).lines, strict=True):
+        fen = one.amount_fen - one.full_self_pay_fen
+        for pool in ((line.national_code, line.charged_on), (line.national_code, "visit")):
+            counted[pool] = counted.get(pool, 0) + fen
+    day = {"DAY": 200, "VISIT": 1 << 62, "BOTH": 100}
+    visit = {"DAY": 1 << 62, "VISIT": 350, "BOTH": 150}
+    for (code, on), fen in counted.items():
+        assert fen <= (visit if on == "visit" else day)[code]
+
+
+@given(charges(CODES), st.integers(0, 3_000_000_000), st.integers(0, 3_000_000_000))
 def test_a_higher_limit_never_lowers_what_is_in_scope(charge: Charge, one: int, two: int) -> None:
     def in_scope(limit: int) -> int:
-        limited = item("B", limits_micro_yuan={Level.THREE: limit})
-        book = RuleBook(by_code([limited]), InsuranceType.EMPLOYEE, Level.THREE)
-        return abs(line(replace(charge, national_code="B"), book).in_scope_fen)
+        limited = catalogue(item(limits_micro_yuan={Level.THREE: limit}))
+        return abs(sums(split([replace(charge, national_code="B")], limited))[3])
 
     lower, higher = sorted((one, two))
     assert in_scope(lower) <= in_scope(higher)
 
 
-def test_rules_are_kept_for_items_only() -> None:
-    """A caller that invents codes must not fill the memory."""
-    book = rules()
-    assert all(book.rule(f"INVENTED{number}", DAY).national_code == "" for number in range(9))
-    assert book.rule("B", DAY) is book.rule("B", DAY + timedelta(days=1))
-    assert len(book._rules) == 1
+def test_a_bill_without_lines_is_nothing() -> None:
+    found = split([], LISTED)
+    assert (found.parts.amount_fen, found.lines, found.categories) == (0, (), ())
+
+
+def test_the_longest_texts_fit_their_field() -> None:
+    """A reason has at most 300 characters, whatever the list says."""
+    listed = catalogue(
+        item(
+            limited_use="限" * 200,
+            first_self_pay_bp=NOTHING_FIRST,
+            bands=(
+                replace(BANDS[0], up_to_micro_yuan=10**14 + 1),
+                replace(BANDS[0], up_to_micro_yuan=10**15 - 1),
+                BANDS[1],
+            ),
+            limits_micro_yuan={Level.UNRATED: 123_456_789_012_345},
+            day_limit_e4=99_999_999_999,
+            visit_limit_e4=88_888_888_888,
+        )
+    )
+    for approved in range(3):
+        charge = Charge(10**15 - 1, 10**11, (10**15 - 1) * 10**3, hospital_approved=approved)
+        [line] = split([charge], listed, level=Level.UNRATED).lines
+        assert len(line.reason) <= 300
+
+
+def test_rules_are_made_once_for_all_items_of_the_same_terms() -> None:
+    """A long list, or a caller that invents codes, must not fill the memory."""
+    listed = catalogue(*(item(f"B{n}") for n in range(50)), item("C", day_limit_e4=1))
+    book = listed.rules(InsuranceType.EMPLOYEE, Level.THREE)
+    assert listed.rules(InsuranceType.EMPLOYEE, Level.THREE) is book
+    split([Charge(0, 1, 0, f"B{n}", line_id=str(n)) for n in range(99)], listed)
+    assert len(book._made) == 1
+    revisions = [revision for [revision] in listed.codes.values()]
+    assert len({id(revision.terms) for revision in revisions}) == 2
+    assert len({id(revision.limits) for revision in revisions}) == 1
+
+
+def test_a_change_replaces_the_codes_that_it_names() -> None:
+    former = catalogue(item("A"), item("B"))
+    changed = by_code([item("B", limits_micro_yuan={Level.THREE: 1}), item("C")])
+    amended = former.amended(2, "2026.1+1", changed)
+    assert (amended.id, amended.version, amended.effective_from) == (
+        2,
+        "2026.1+1",
+        former.effective_from,
+    )
+    assert sorted(amended.codes) == ["A", "B", "C"]
+    assert amended.codes["A"] is former.codes["A"]
+    bill = [Charge(1_000_000, 10_000, 100)]
+    assert sums(split(bill, former))[1] == 0
+    assert sums(split(bill, amended))[1] == 100, "the rules of the former list are not kept"
+
+
+def test_the_latest_list_on_the_day_holds_and_the_provinces_where_there_is_none() -> None:
+    listed = catalogue(item())
+    early, later, corrected = (
+        replace(listed, id=number, effective_from=day)
+        for number, day in enumerate([date(2026, 1, 1), date(2026, 6, 1), date(2026, 6, 1)])
+    )
+    lists = {"440800": [early, later, corrected], "440000": [listed]}
+
+    def on(area: str, day: date) -> Catalogue:
+        return catalogue_on(lists, area, "440000", day)
+
+    assert on("440800", date(2026, 5, 31)) is early
+    assert on("440800", date(2026, 6, 1)) is corrected
+    assert on("440800", date(2025, 12, 31)) is listed
+    assert on("440100", DAY) is listed
+
+
+def test_two_revisions_in_force_on_one_day_are_an_error() -> None:
+    with pytest.raises(RevisionsOverlap, match="2026-10-05") as caught:
+        by_code([item(effective_from=date(2026, 10, 5)), item()])
+    assert (caught.value.national_code, caught.value.day) == ("B", date(2026, 10, 5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "column"),
+    [
+        ({"catalog_class": CatalogClass.A}, "first_self_pay"),
+        ({"first_self_pay_bp": {InsuranceType.EMPLOYEE: 0}}, "first_self_pay"),
+        (
+            {"first_self_pay_bp": {InsuranceType.EMPLOYEE: 0, InsuranceType.RESIDENT: 10_001}},
+            "first_self_pay",
+        ),
+        ({"limits_micro_yuan": {Level.ONE: -1}}, "limit"),
+        ({"effective_to": date(2022, 1, 1)}, "effective_to"),
+        ({"name": ""}, "name"),
+        ({"name": "长" * 201}, "name"),
+        ({"national_code": ""}, "national_code"),
+        ({"limited_use": "限" * 201}, "limited_use"),
+        ({"day_limit_e4": 0}, "quantity_limit"),
+        ({"preparing_institution": "H1"}, "preparing_institution"),
+        ({"bands": BANDS}, "bands"),
+        ({"first_self_pay_bp": NOTHING_FIRST, "bands": BANDS[:1]}, "bands"),
+        ({"first_self_pay_bp": NOTHING_FIRST, "bands": (*BANDS, BANDS[1])}, "bands"),
+        ({"first_self_pay_bp": NOTHING_FIRST, "bands": (BANDS[0], *BANDS)}, "bands"),
+        ({"first_self_pay_bp": NOTHING_FIRST, "bands": (BANDS[0],) * 10 + BANDS[1:]}, "bands"),
+    ],
+)
+def test_an_item_that_contradicts_itself_is_refused(changes: dict[str, Any], column: str) -> None:
+    with pytest.raises(ItemInvalid) as caught:
+        item(**changes)
+    assert caught.value.column == column
+
+
+def test_prices_and_quantities_are_written_as_people_read_them() -> None:
+    assert [*map(yuan_of_micro, (0, 1_500_000, 12_345_600))] == ["0.00", "1.50", "12.3456"]
+    assert [*map(quantity_text, (10_000, 15_000, 1))] == ["1", "1.5", "0.0001"]
+
+
+def test_split_rules_are_numbered_as_in_the_contract() -> None:
+    assert {f"SPLIT_RULE_{rule.name}": rule.value for rule in SplitRule} == {
+        name: number
+        for name, number in types_pb2.SplitRule.items()
+        if name != "SPLIT_RULE_UNSPECIFIED"
+    }

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 from command import run_yidi
+from disk import without_waiting
 
 from infra.cli.starting import finish_start, prepare
 from infra.local.supervisor import Network, temporary_network
@@ -27,7 +28,9 @@ Losing = Callable[[], AbstractContextManager[None]]
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """A running network with the sample data; `network.home` is its YIDI_HOME."""
-    with temporary_network(prepare=prepare, on_healthy=finish_start, failpoints=True) as running:
+    with temporary_network(
+        prepare=without_waiting(prepare), on_healthy=finish_start, failpoints=True
+    ) as running:
         yield running
 
 
@@ -46,13 +49,7 @@ def sql(network: Network) -> Sql:
         at = load_settings(network.plan.site_file(site), {}).database
 
         async def execute() -> Any:
-            connection = await asyncpg.connect(
-                host=at.host,
-                port=at.port,
-                database=at.name,
-                user=at.admin_user,
-                password=at.admin_password.get_secret_value(),
-            )
+            connection = await asyncpg.connect(**at.admin_login())
             try:
                 return await connection.fetchval(statement, *values)
             finally:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from command import run_yidi
+
+from infra.cli.audit import compared
+from infra.local.supervisor import Network
+from yidi.common.v1 import types_pb2
+from yidi.settlement.v1 import audit_pb2
 
 SAMPLES = Path(__file__).parents[2] / "infra" / "local" / "samples"
+Yidi = Callable[..., "CompletedProcess[str]"]
 AS = ("--as", "institution/H11010100001")
 _numbers = count(1)
 
@@ -59,6 +69,94 @@ def final(yidi: Any, settlement_id: str, *, undone: bool = False) -> Any:
             return facts
 
 
+def states(facts: Any) -> list[str]:
+    """The states of a trail; when its detail gets to the nation is another matter."""
+    actions = [entry["action"] for entry in facts["trail"]]
+    return [action for action in actions if action != "detail uploaded"]
+
+
+@pytest.fixture
+def without_guangdong(network: Network, tmp_path: Path) -> Yidi:
+    """`yidi` where nothing of 广东 listens any more: at the discard port nobody does."""
+    state = json.loads((network.home / "state.json").read_text("utf-8"))
+    for process in state["processes"]:
+        if process["site"] == "440000":
+            process["internal"] = "127.0.0.1:9"
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    return partial(run_yidi, home)
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (("audit", "queue"), {"cases"}),
+        (("audit", "rates"), {"start_date", "end_date", "sites"}),
+        (("detail", "list"), {"total", "late", "uploads"}),
+        (("settlement", "in-doubt"), {"total", "settlements"}),
+    ],
+)
+def test_a_province_that_is_down_stops_no_other(
+    without_guangdong: Yidi, command: tuple[str, str], keys: set[str]
+) -> None:
+    """The others are told, the one that does not answer is named, and the exit code says so."""
+    ran = without_guangdong(*command, "--json")
+    assert told(ran, 1).keys() == keys
+    assert "440000 广东 没有答复" in ran.stderr
+    assert "110000" not in ran.stderr
+    words = without_guangdong(*command)
+    assert (words.returncode, "No case" in words.stdout + words.stderr) == (1, False)
+    alone = without_guangdong(*command, "--site", "440000")
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert without_guangdong(*command, "--site", "110000").returncode == 0
+
+
+def test_a_question_that_is_wrong_everywhere_is_refused_once(yidi: Any) -> None:
+    ran = yidi("audit", "rates", "--start", "2026-02-30", "--json")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("DAY_INVALID")) == (1, "", 1)
+
+
+def test_what_the_audit_found_at_the_door_is_told(yidi: Any, visit: Path) -> None:
+    """S3-17: with the quote, with the settlement, and wherever it is looked at; lines say why."""
+    request = json.loads(visit.read_text("utf-8"))
+    bill = request["bill"]
+    for line_id in ("twice-1", "twice-2"):
+        bill["lines"].append(
+            {
+                "lineId": line_id,
+                "itemCode": "未对照",
+                "nationalCode": "0025010101510000-SAMPLE",
+                "unitPriceMicroYuan": "1000000",
+                "quantityE4": "10000",
+                "amountFen": "100",
+            }
+        )
+    bill["totalFen"] = str(int(bill["totalFen"]) + 200)
+    visit.write_text(json.dumps(request), encoding="utf-8")
+    wanted = "提示 DUP-EXAM（明细 twice-1、twice-2）："
+    for command in ("quote", "settle"):
+        words = yidi(command, "--file", str(visit), columns=200).stdout
+        assert wanted in words
+        assert "请核对" in words
+        assert "先行自付" in words.partition("项目 item")[2].partition("路径 route")[0]
+    settlement_id = settle(yidi, visit)
+    assert wanted in yidi("settlement", "show", settlement_id).stdout
+    [found] = shown(yidi, settlement_id)["findings"]
+    assert (found["rule"], found["line_ids"]) == ("DUP-EXAM", ["twice-1", "twice-2"])
+    until = datetime.now(UTC) + timedelta(seconds=60)
+    while settlement_id not in _queued(yidi, "finding"):
+        assert datetime.now(UTC) < until
+    assert settlement_id in _queued(yidi, "智能审核提示")
+    assert settlement_id not in _queued(yidi, "picked")
+    assert yidi("audit", "queue", "--kind", "any").returncode == 2
+
+
+def _queued(yidi: Any, kind: str) -> set[str]:
+    cases = told(yidi("audit", "queue", "--kind", kind, "--json"))["cases"]
+    return {one["settlement_id"] for one in cases}
+
+
 def test_show_says_who_has_a_settlement_and_every_hop(yidi: Any, visit: Path) -> None:
     """Issue: `yidi settlement show ID` with every hop (site, role, duration, outcome, reason)."""
     settlement_id = settle(yidi, visit)
@@ -74,7 +172,7 @@ def test_show_says_who_has_a_settlement_and_every_hop(yidi: Any, visit: Path) ->
         ("440000", "settlement"),
     }
     assert all(hop["duration_ms"] > 0 for hop in facts["hops"] if hop["hop"] != "care_close")
-    assert [entry["action"] for entry in facts["trail"]] == ["open", "COMPLETED"]
+    assert states(facts) == ["open", "COMPLETED"]
     words = yidi("settlement", "show", settlement_id, "--site", "110000").stdout
     assert "三方账本均已记录" in words
     assert "参保地入账" in words
@@ -109,7 +207,7 @@ def test_in_doubt_is_listed_shown_and_recovered(yidi: Any, visit: Path, answers_
     after = final(yidi, row["settlement_id"])
     assert after["sentence"] == "已完成，三方账本均已记录。"
     assert after["attempts"] >= 1
-    assert [entry["action"] for entry in after["trail"]] == ["open", "IN_DOUBT", "COMPLETED"]
+    assert states(after) == ["open", "IN_DOUBT", "COMPLETED"]
     assert told(yidi("settlement", "in-doubt", "--json")) == {"total": 0, "settlements": []}
     assert "Nothing is open" in yidi("settlement", "in-doubt").stdout
 
@@ -298,3 +396,77 @@ def test_downtime_is_announced_once_and_listed(yidi: Any) -> None:
     assert unknown.returncode == 2
     vague = yidi("downtime", "announce", "370000", "--until", "tomorrow", "--notice", "无")
     assert "Asia/Shanghai" in vague.stderr
+
+
+def test_a_declared_injury_is_audited_and_its_stay_uploaded(
+    yidi: Any, sql: Any, tmp_path: Path
+) -> None:
+    """规程 第三十五条, 第三十九条, N24-21: over three sites, carried out beside the settlements."""
+    request = json.loads((SAMPLES / "inpatient_beijing.json").read_text("utf-8"))
+    request["requestId"] = f"test-{tmp_path.name}-audit"
+    request["bill"]["reference"]["visitId"] = f"{tmp_path.name}-audit"
+    request["bill"]["visit"] |= {"injury": "ANSWER_YES", "thirdParty": "ANSWER_NO"}
+    file = tmp_path / "injury.json"
+    file.write_text(json.dumps(request), encoding="utf-8")
+    settlement_id = settle(yidi, file)
+    until = datetime.now(UTC) + timedelta(seconds=60)
+    kept = "SELECT count(*) FROM relay.stay_detail WHERE settlement_id = $1::uuid"
+    while not sql("100000", kept, settlement_id):
+        assert datetime.now(UTC) < until
+    waiting = told(yidi("detail", "list", "--json"))["uploads"]
+    assert settlement_id not in {one["settlement_id"] for one in waiting}
+    assert yidi("detail", "list", "--late").returncode == 0
+
+    [case] = [
+        one
+        for one in told(yidi("audit", "queue", "--json"))["cases"]
+        if one["settlement_id"] == settlement_id
+    ]
+    assert (case["site"], case["kind"]) == ("110000", "AUDIT_CASE_KIND_INJURY_DECLARATION")
+    words = yidi("audit", "show", case["case_id"]).stdout
+    assert "外伤承诺核查" in words
+    assert "待核查" in words
+    picked = told(yidi("audit", "pick", settlement_id, "--json"))
+    assert picked["kind"] == "AUDIT_CASE_KIND_PICKED"
+    done = told(yidi("audit", "decide", picked["case_id"], "--deduct", "0", "--json"))
+    assert done["state"] == "AUDIT_CASE_STATE_CONFIRMED"
+    unexplained = yidi("audit", "decide", case["case_id"], "--deduct", "1.5")
+    assert unexplained.returncode == 1
+    assert "AUDIT_DECISION_REFUSED" in unexplained.stderr
+    assert yidi("audit", "decide", case["case_id"], "--deduct", "1,5").returncode == 2
+    decided = yidi(
+        "audit", "decide", case["case_id"], "--deduct", "1.5", "--reason", "有第三方责任"
+    )
+    assert "审核扣款" in decided.stdout
+    remote = told(yidi("audit", "rates", "--site", "110000", "--json"))["sites"]["110000"]["remote"]
+    assert remote["deducted_fen"] >= 150
+    assert "异地合计" in yidi("audit", "rates").stdout
+    assert yidi("verify").returncode == 0
+
+
+def _rate(route: Any, fund_fen: int, deducted_fen: int) -> Any:
+    return audit_pb2.DeductionRate(
+        route=route, settlements=1, fund_total_fen=fund_fen, deducted_fen=deducted_fen
+    )
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "lower"),
+    [
+        ((100_00, 10_00), (200_00, 9_99), True),
+        ((100_00, 10_00), (200_00, 10_00), False),
+        ((100_00, 10_00), (0, 0), False),
+        ((0, 0), (200_00, 0), False),
+        ((100_00, 0), (200_00, 0), False),
+    ],
+)
+def test_remote_is_clearly_lower_below_half_of_the_local_rate(
+    local: tuple[int, int], remote: tuple[int, int], lower: bool
+) -> None:
+    """N24-21; both remote routes count as one."""
+    rates = [
+        _rate(types_pb2.ROUTE_LOCAL, *local),
+        _rate(types_pb2.ROUTE_IN_PROVINCE, *remote),
+        _rate(types_pb2.ROUTE_CROSS_PROVINCE, 0, 0),
+    ]
+    assert compared(rates).clearly_lower is lower

@@ -18,6 +18,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from buf.validate import validate_pb2
 from infra.runtime.config import ROLES
 from infra.runtime.contract import methods, owned_fields
+from infra.runtime.interceptors import _CARE_SERVICES, _INSURED_SERVICES, _RELAY
 from infra.runtime.rules_zh import _TEXTS
 from yidi.common.v1 import options_pb2
 from yidi.filing.v1.desk_pb2 import DeskPayload
@@ -147,9 +148,15 @@ def test_every_area_site_and_institution_that_a_caller_names_has_been_thought_of
         "yidi.relay.v1.GetNationJournalDigestRequest.care_site",
         "yidi.relay.v1.GetNationJournalDigestRequest.insured_site",
         "yidi.relay.v1.Downtime.site",
+        # An institution to look for, or one of the site's own: the registry compares its area.
+        "yidi.catalog.v1.GetInstitutionRequest.code",
+        "yidi.catalog.v1.InstitutionRecord.area",
+        "yidi.catalog.v1.InstitutionRecord.code",
         # From the directory, or from a message whose codes were checked at the front door.
         "yidi.filing.v1.ResolveEntitlementItem.care_site",
         "yidi.catalog.v1.SplitFeesItem.institution",
+        "yidi.catalog.v1.SubmitMappingsRequest.institution",
+        "yidi.catalog.v1.WithdrawMappingsRequest.institution",
         "yidi.common.v1.Origin.institution",
         "yidi.common.v1.Institution.area",
         "yidi.common.v1.Institution.code",
@@ -176,6 +183,20 @@ def test_owned_fields_are_found_below_messages() -> None:
         "bill.visit.care_area",
         "bill.visit.insured_area",
     }
+
+
+def test_every_service_with_areas_of_a_side_is_checked_on_that_side() -> None:
+    """One that is in no set of the interceptor would let in the area of any site (PROTOCOL §5)."""
+    sides = {options_pb2.OWNER_CARE_SITE, options_pb2.OWNER_INSURED_SITE}
+    named = {
+        served.service
+        for service in {method.containing_service for method in all_methods()}
+        for served in methods(service)
+        for field in owned_fields((served.item or served.request).DESCRIPTOR)
+        if field.owner in sides
+    }
+    assert named == _CARE_SERVICES | _INSURED_SERVICES | {_RELAY}
+    assert not _CARE_SERVICES & _INSURED_SERVICES
 
 
 def test_what_is_personal_is_marked() -> None:

@@ -8,6 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from command import run_yidi
+from disk import without_waiting
 
 from infra.cli.starting import finish_start, prepare
 from infra.local.supervisor import Network, temporary_network
@@ -18,7 +19,7 @@ Yidi = Callable[..., "CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """A running network with the sample data; `network.home` is its YIDI_HOME."""
-    with temporary_network(prepare=prepare, on_healthy=finish_start) as running:
+    with temporary_network(prepare=without_waiting(prepare), on_healthy=finish_start) as running:
         yield running
 
 

@@ -20,13 +20,7 @@ def at_the_nation(network: Network, statement: str, *values: Any) -> Any:
     database = load_settings(network.plan.site_file("100000"), {}).database
 
     async def run() -> Any:
-        connection = await asyncpg.connect(
-            host=database.host,
-            port=database.port,
-            database=database.name,
-            user=database.admin_user,
-            password=database.admin_password.get_secret_value(),
-        )
+        connection = await asyncpg.connect(**database.admin_login())
         try:
             return await connection.fetchval(statement, *values)
         finally:

@@ -214,7 +214,7 @@ async def test_a_stopped_import_goes_on_where_it_stopped(
     desk, admin, tmp_path, small_parts, monkeypatch
 ):
     """Stopped between parts: what was taken stays, the same file goes on behind it."""
-    monkeypatch.setattr(sending, "IN_FLIGHT", 1)
+    monkeypatch.setattr("infra.cli.parts.IN_FLIGHT", 1)
     people = some_people(40)
     file = written(tmp_path / "people.csv", [row(one) for one in people])
     number_of_parts = len(list(file.parts()))

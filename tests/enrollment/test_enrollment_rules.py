@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.local.people import COUNTIES, check_digit, make_person
+from infra.runtime.id_number import Sex, age_on, birth_date, sex
 from services.enrollment.domain.attempts import REFUSALS, WINDOW_MS, RefusedAttempts
-from services.enrollment.domain.id_number import age_on, birth_date
 from services.enrollment.domain.identification import (
     CredentialType,
     Found,
@@ -41,7 +41,7 @@ def test_synthetic_people_have_valid_numbers(seed: int, county: str, born: date,
     person = make_person(Random(seed), county=county, born=born, female=female)
     assert birth_date(person.id_number) == born
     assert person.id_number.startswith(county)
-    assert int(person.id_number[16]) % 2 == (0 if female else 1)
+    assert sex(person.id_number) is (Sex.FEMALE if female else Sex.MALE)
     assert person == make_person(Random(seed), county=county, born=born, female=female)
     assert person.name not in repr(person)
     assert person.id_number not in repr(person)
@@ -52,6 +52,7 @@ def test_any_wrong_digit_is_found(seed: int, born: date, place: int, step: int):
     number = make_person(Random(seed), county="440802", born=born).id_number
     wrong = str((int(number[place]) + step) % 10)
     assert birth_date(number[:place] + wrong + number[place + 1 :]) is None
+    assert sex(number[:place] + wrong + number[place + 1 :]) is None
 
 
 @pytest.mark.parametrize("birth", ["19900231", "19901301", "19000229", "00000101"])

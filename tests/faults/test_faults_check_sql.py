@@ -54,14 +54,7 @@ async def site(
     """A site's database, and a connection of its superuser."""
     settings = database_settings("440000")
     await migrate(settings, [SCHEMA], CLOCK)
-    at = settings.database
-    login = {
-        "host": at.host,
-        "port": at.port,
-        "database": at.name,
-        "user": at.admin_user,
-        "password": at.admin_password.get_secret_value(),
-    }
+    login = settings.database.admin_login()
     connection = await asyncpg.connect(**login)
     try:
         yield login, connection

@@ -378,16 +378,10 @@ class Driver:
 
     async def judge(self) -> None:
         """The books of every site agree, as plain SQL and as the sites' own checks see them."""
-        databases = {}
-        for site, at in self.network.clients.sites.items():
-            own = at.settings.database
-            databases[site] = {
-                "host": own.host,
-                "port": own.port,
-                "database": own.name,
-                "user": own.admin_user,
-                "password": own.admin_password.get_secret_value(),
-            }
+        databases = {
+            site: at.settings.database.admin_login()
+            for site, at in self.network.clients.sites.items()
+        }
         findings = await check(databases, Promises())
         assert findings.all == []
         verified = await verify(self.network.clients)

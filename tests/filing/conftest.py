@@ -1,20 +1,16 @@
-"""A PostgreSQL of this folder's own, with the service's schema as `yidi migrate` makes it."""
+"""A database of this folder's own, with the service's schema as `yidi migrate` makes it."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from desk_world import make_directory
 
-from infra.local.postgres import HOST, SUPERUSER, Postgres
+from infra.local.postgres import HOST, SUPERUSER
 from infra.runtime.clock import ManualClock
 from infra.runtime.config import Settings
 from infra.runtime.database import Database
@@ -37,30 +33,8 @@ class CountingDatabase:
 
 
 @pytest.fixture(scope="session")
-def settings() -> Iterator[Settings]:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    home = Path(tempfile.mkdtemp(prefix="yidi-filing-", dir="/tmp"))
-    home.chmod(0o711)
-    server = Postgres(data=home / "postgres", log=home / "log", port=port, password="admin")
-    server.start()
-    yield Settings.model_validate(
-        {
-            "site": {"code": "440000", "name": "广东省"},
-            "nation": {"edge": "127.0.0.1:1"},
-            "database": {
-                "host": HOST,
-                "port": port,
-                "name": "yidi_440000",
-                "admin_password": "admin",
-                "password": "app",
-            },
-            "tls": {"directory": str(home)},
-        }
-    )
-    server.stop()
-    shutil.rmtree(home)
+def settings(database_settings: Callable[..., Settings]) -> Settings:
+    return database_settings("440000")
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +60,7 @@ async def admin(migrated: Settings) -> AsyncIterator[asyncpg.Connection]:
         host=HOST,
         port=migrated.database.port,
         user=SUPERUSER,
-        password="admin",
+        password=migrated.database.admin_password.get_secret_value(),
         database=migrated.database.name,
     )
     yield connection

@@ -94,7 +94,7 @@ async def test_register_file_and_resolve(dispatcher: Dispatcher, clock: ManualCl
                 )
             ]
         ),
-        timeout=2,
+        timeout=30,
     )
     person_id = registered.results[0].person_id
 
@@ -121,7 +121,7 @@ async def test_register_file_and_resolve(dispatcher: Dispatcher, clock: ManualCl
         wanted(person.name, "370800"),
     ]
     response = await filing.BatchCreateFilings(
-        filing_pb2.BatchCreateFilingsRequest(items=items), timeout=2
+        filing_pb2.BatchCreateFilingsRequest(items=items), timeout=30
     )
     answers = {result.id: result for result in response.results}
     made, *refused = (answers[item.id] for item in items)
@@ -152,7 +152,7 @@ async def test_register_file_and_resolve(dispatcher: Dispatcher, clock: ManualCl
                 )
             ]
         ),
-        timeout=2,
+        timeout=30,
     )
     entitlement = resolved.results[0].entitlement
     assert entitlement.benefit_class == types_pb2.BENEFIT_CLASS_LONG_TERM_AT_PLACE

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
+from disk import without_waiting
 from real_network import RealNetwork
 from world import BEIJING, GUANGDONG
 
@@ -22,7 +23,7 @@ def network() -> Iterator[Network]:
     """The nation, 北京 and 广东 with `--split gateway,settlement,relay --replicas …=2`."""
     chosen = [site for site in SITES if site.code in (NATION, BEIJING, GUANGDONG)]
     with temporary_network(
-        prepare=prepare,
+        prepare=without_waiting(prepare),
         sites=chosen,
         split=("gateway", "settlement", "relay"),
         replicas={"gateway": 2, "settlement": 2},

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import pytest
 import world
 from real_network import RealNetwork
-from world import BEIJING, GUANGZHOU, ZHANJIANG, outcomes
+from world import BEIJING, GUANGDONG, GUANGZHOU, ZHANJIANG, outcomes
 
+from infra.runtime.config import NATION
 from infra.runtime.errors import Refusal
+from infra.runtime.id_number import Sex, sex
 from yidi.common.v1 import types_pb2
 from yidi.filing.v1 import desk_pb2
 from yidi.gateway.v1 import filing_desk_pb2, filing_desk_pb2_grpc, gateway_pb2
@@ -123,3 +126,82 @@ async def test_nobody_can_be_read_outside_enrollment(path: RealNetwork, monkeypa
     for log in sorted((path.network.home / "logs").iterdir()):
         text = log.read_text(encoding="utf-8", errors="replace").lower()
         assert [f"{log.name}: {what}" for n, what in needles.items() if n in text] == []
+
+
+def _charge(request: gateway_pb2.SettleRequest, line_id: str, code: str) -> None:
+    """Add a line of one yuan for a service that the hospital has not mapped."""
+    request.bill.lines.add(
+        line_id=line_id,
+        item_code="未对照",
+        national_code=code,
+        unit_price_micro_yuan=1_000_000,
+        quantity_e4=10_000,
+        amount_fen=100,
+    )
+    request.bill.total_fen += 100
+
+
+async def test_findings_stay_at_the_care_place(path: RealNetwork) -> None:
+    """S3-17: the institution is told of a warning on every answer; the insured place never is."""
+    [patient] = await path.patients(1)
+    request = path.request(patient)
+    for line_id in ("twice-1", "twice-2"):
+        _charge(request, line_id, "0025010101510000-SAMPLE")
+    request.bill.patient.birth_date = "1951-07-13"
+    quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
+    door = path.door(BEIJING, request.bill.reference.institution)
+    quoted = await door.Quote(quote, timeout=10)
+    settled = await path.settle(request)
+    again = await path.settle(request, replica=1)
+    stored = await path.standing(request)
+    for answer in (quoted, settled, again, stored):
+        [found] = answer.result.findings
+        assert (found.rule, list(found.line_ids)) == ("DUP-EXAM", ["twice-1", "twice-2"])
+        assert "请核对" in found.message
+    kept = await path.admins[BEIJING].fetchval(
+        "SELECT request FROM settlement.care_journal WHERE settlement_id = $1::uuid",
+        settled.settlement_id,
+    )
+    assert b"DUP-EXAM" in kept
+    assert b"1951-07-13" not in kept
+    for site in (NATION, GUANGDONG):
+        tables = await path.admins[site].fetch(
+            """SELECT schemaname, tablename FROM pg_tables
+               WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"""
+        )
+        for schema, table in tables:
+            text = await path.admins[site].fetchval(
+                f"""SELECT coalesce(string_agg(x::text, ' '), '') FROM "{schema}"."{table}" x"""
+            )
+            assert not [one for one in _spellings("DUP-EXAM") if one in text.lower()], table
+
+
+async def test_an_identity_card_says_the_sex_that_the_audit_judges(path: RealNetwork) -> None:
+    """A refusal claims nothing; what the bill says goes before the card; unknown is not judged."""
+    [patient] = await path.patients(1)
+    male = sex(patient.person.id_number) is Sex.MALE
+    wrong, right = (types_pb2.SEX_FEMALE, types_pb2.SEX_MALE)[:: 1 if male else -1]
+    request = path.request(patient)
+    _charge(request, "other-sex", "003313000001" if male else "003111000001")
+    shown = type(request)()
+    shown.CopyFrom(request)
+    shown.credential.type = types_pb2.CREDENTIAL_TYPE_ID_CARD
+    shown.credential.number = patient.person.id_number
+    shown.credential.name = patient.person.name
+    with pytest.raises(Refusal) as caught:
+        await path.settle(shown)
+    assert caught.value.name == "FEE_AUDIT_REFUSED"
+    assert "other-sex" in caught.value.message
+    assert patient.person.id_number not in str(caught.value.status())
+    rows = await path.admins[BEIJING].fetchval(
+        "SELECT count(*) FROM settlement.care_journal WHERE request_id = $1", shown.request_id
+    )
+    assert rows == 0
+    quote = gateway_pb2.QuoteRequest(credential=shown.credential, bill=shown.bill)
+    door = path.door(BEIJING, shown.bill.reference.institution)
+    quote.bill.patient.sex = wrong
+    assert list((await door.Quote(quote, timeout=10)).result.findings) == []
+    quote.bill.patient.sex = right
+    with pytest.raises(Refusal, match="FEE_AUDIT_REFUSED"):
+        await door.Quote(quote, timeout=10)
+    assert (await path.settle(request)).state == types_pb2.SETTLEMENT_STATE_COMPLETED

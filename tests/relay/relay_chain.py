@@ -17,6 +17,7 @@ from relay_peers import (
 )
 
 from gateway.relay.destinations import Destination, NextHop
+from gateway.relay.detailing import Detailing
 from gateway.relay.forwarding import Forwarder
 from gateway.relay.journaling import Journaling
 from gateway.relay.listing import Listing
@@ -91,6 +92,7 @@ class Chain:
                 "370000": NextHop.of(partial(Peer(up=False).destination, "370000"), LIMITS),
             },
             store=as_store(self.store),
+            detailing=Detailing(store=as_store(self.store), clock=CLOCK),
         )
         self.to_nation = NextHop.of(
             partial(behind, self.nation, "440000", "110000", passes_on=True), LIMITS

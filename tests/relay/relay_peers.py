@@ -239,7 +239,7 @@ def reason_of(result: envelope_pb2.ExchangeResult) -> str:
 
 @dataclass
 class FakeNation:
-    """A nation that answers questions about its journal as it is told."""
+    """A nation that answers questions about its journal as it is told, and takes every detail."""
 
     broken: Refusal | None = None
     up: bool = True
@@ -258,6 +258,13 @@ class FakeNation:
         return relay_pb2.GetNationJournalDigestResponse(
             journal=envelope_pb2.JournalDigest(count=len(self.timeouts))
         )
+
+    async def BatchUploadDetail(
+        self, request: relay_pb2.BatchUploadDetailRequest, *, timeout: float
+    ) -> relay_pb2.BatchUploadDetailResponse:
+        self.timeouts.append(timeout)
+        stored = [relay_pb2.UploadDetailResult(id=item.id, stored=True) for item in request.items]
+        return relay_pb2.BatchUploadDetailResponse(results=stored)
 
     def journal(self, site: str, breaker: Breaker | None = None) -> NationJournal:
         """The way of the relay of `site` to it."""

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from relay_peers import CARE_AREA, CLOCK, INSURED_AREA, NOW_MS, SITES
 
+from gateway.relay.detailing import Detailing
 from gateway.relay.listing import Listing
 from gateway.relay.service import NationServicer
 from gateway.relay.store import NationStore
@@ -200,6 +201,7 @@ async def test_the_servicer_digests_and_lists_as_asked(store: NationStore) -> No
         forwarder=None,  # type: ignore[arg-type]
         sites={},
         store=store,
+        detailing=Detailing(store=store, clock=CLOCK),
     )
     operator = Call(Identity("100000", CallerType.OPERATOR, "clerk"), 0)
     request = relay_pb2.GetNationJournalDigestRequest(

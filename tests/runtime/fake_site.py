@@ -221,6 +221,12 @@ class Fakes:
         await self._called(request, call)
         return relay_pb2.GetNationJournalDigestResponse()
 
+    async def BatchUploadDetail(
+        self, request: relay_pb2.BatchUploadDetailRequest, call: Call
+    ) -> relay_pb2.BatchUploadDetailResponse:
+        await self._called(request, call)
+        return relay_pb2.BatchUploadDetailResponse()
+
     async def drain(self) -> None:
         self.drained.set()
 

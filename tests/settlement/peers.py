@@ -82,6 +82,12 @@ class FakePeer:
         """Nothing."""
         return relay_pb2.GetNationJournalDigestResponse()
 
+    async def BatchUploadDetail(
+        self, request: relay_pb2.BatchUploadDetailRequest, call: Call
+    ) -> relay_pb2.BatchUploadDetailResponse:
+        """Nothing."""
+        return relay_pb2.BatchUploadDetailResponse()
+
     def builder(self) -> Builder:
         """What plays the role `relay`, in front of the site's real settlement."""
 
@@ -92,11 +98,11 @@ class FakePeer:
 
             async def onward(envelopes: Sequence[envelope_pb2.Envelope]) -> Results:
                 request = insured_pb2.BatchExchangeRequest(items=envelopes)
-                return list((await insured.BatchExchange(request, timeout=5)).results)
+                return list((await insured.BatchExchange(request, timeout=30)).results)
 
             async def ask(items: Questions) -> Results:
                 request = insured_pb2.BatchResolveRequest(items=items)
-                return list((await insured.BatchResolve(request, timeout=5)).results)
+                return list((await insured.BatchResolve(request, timeout=30)).results)
 
             self._pass, self._ask = onward, ask
             return Service(relay_pb2.DESCRIPTOR.services_by_name["RelayService"], self)

@@ -86,17 +86,17 @@ async def test_the_journals_of_a_day_are_equal(sites: World) -> None:
     day = sites.today.isoformat()
     pair = {"business_day": day, "care_site": BEIJING, "insured_site": GUANGDONG}
     care = await sites.operator(care_pb2_grpc.CareServiceStub, BEIJING).GetCareJournalDigest(
-        care_pb2.GetCareJournalDigestRequest(**pair), timeout=5
+        care_pb2.GetCareJournalDigestRequest(**pair), timeout=30
     )
     insured = await sites.operator(
         insured_pb2_grpc.InsuredServiceStub, GUANGDONG
-    ).GetInsuredJournalDigest(insured_pb2.GetInsuredJournalDigestRequest(**pair), timeout=5)
+    ).GetInsuredJournalDigest(insured_pb2.GetInsuredJournalDigestRequest(**pair), timeout=30)
     # Batches sent straight to the nation or to the insured place have no row at the care place.
     nation_sites = {}
     for caller in (BEIJING, GUANGDONG):
         nation_sites[caller] = await sites.relay(
             relay_pb2_grpc.RelayServiceStub, NATION, caller=caller
-        ).GetNationJournalDigest(relay_pb2.GetNationJournalDigestRequest(**pair), timeout=5)
+        ).GetNationJournalDigest(relay_pb2.GetNationJournalDigestRequest(**pair), timeout=30)
     assert nation_sites[BEIJING] == nation_sites[GUANGDONG]
     completed = await (await sites.admin(BEIJING)).fetch(
         """SELECT settlement_id, outcome_header, outcome_digest FROM settlement.care_journal
@@ -117,7 +117,7 @@ async def test_the_journals_of_a_day_are_equal(sites: World) -> None:
     assert insured.journal.count >= nation_sites[BEIJING].journal.count >= len(completed)
     assert care.journal.sums.total_fen > 0
     empty = await sites.operator(care_pb2_grpc.CareServiceStub, BEIJING).GetCareJournalDigest(
-        care_pb2.GetCareJournalDigestRequest(**(pair | {"business_day": "2020-01-01"})), timeout=5
+        care_pb2.GetCareJournalDigestRequest(**(pair | {"business_day": "2020-01-01"})), timeout=30
     )
     assert empty.journal.digest.hex().startswith("e3b0c44298fc1c149afbf4c8996fb924")
 
@@ -127,12 +127,12 @@ async def test_a_digest_is_not_for_strangers(sites: World) -> None:
     nation = sites.relay(relay_pb2_grpc.RelayServiceStub, NATION, caller=BEIJING)
     with pytest.raises(Refusal) as caught:
         await nation.GetNationJournalDigest(
-            relay_pb2.GetNationJournalDigestRequest(**pair), timeout=5
+            relay_pb2.GetNationJournalDigestRequest(**pair), timeout=30
         )
     assert caught.value.name == "ACCESS_DENIED"
     with pytest.raises(Refusal) as caught:
         await sites.operator(care_pb2_grpc.CareServiceStub, BEIJING).GetCareJournalDigest(
-            care_pb2.GetCareJournalDigestRequest(**pair), timeout=5
+            care_pb2.GetCareJournalDigestRequest(**pair), timeout=30
         )
     assert caught.value.name == "FOREIGN_CODE"
 
@@ -148,7 +148,9 @@ async def _account(sites: World, patient: Patient, fen: int) -> str:
         day=sites.today.isoformat(),
     )
     [result] = (
-        await enrollment.BatchIdentify(enrollment_pb2.BatchIdentifyRequest(items=[item]), timeout=5)
+        await enrollment.BatchIdentify(
+            enrollment_pb2.BatchIdentifyRequest(items=[item]), timeout=30
+        )
     ).results
     account_id = result.participant.account_id
     await (await sites.admin(GUANGDONG)).execute(
@@ -166,7 +168,7 @@ async def test_an_account_pays_once_whatever_stands_beside_it(sites: World) -> N
         envelope(patient, sites.clock, use_account=use_account)
         for use_account in (False, True, True)
     ]
-    answer = await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=10)
+    answer = await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=30)
     found = {result.id: result.committed for result in answer.results}
     headers = [envelope_pb2.OutcomeHeader.FromString(found[item.id].header) for item in items]
     paid = [header.amounts.account_fen for header in headers]
@@ -268,7 +270,7 @@ async def test_one_id_sent_many_times_at_once_is_decided_once(sites: World) -> N
     answers = await asyncio.gather(
         *(
             insured.BatchExchange(
-                insured_pb2.BatchExchangeRequest(items=items[n % 4 : n % 4 + 5]), timeout=10
+                insured_pb2.BatchExchangeRequest(items=items[n % 4 : n % 4 + 5]), timeout=30
             )
             for n in range(12)
         )

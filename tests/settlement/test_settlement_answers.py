@@ -106,7 +106,7 @@ async def wired(
 
         async def send(path: str, request: Any) -> Any:
             service = path.split("/")[1].rpartition(".")[2]
-            return await inner[service].BatchExchange(request, timeout=5)
+            return await inner[service].BatchExchange(request, timeout=30)
 
         address = f"{HOST}:{free_port()}"
         server = grpc.aio.server()

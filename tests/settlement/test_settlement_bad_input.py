@@ -132,7 +132,7 @@ async def test_what_is_refused_at_the_care_place_leaves_nothing(
     hospital = request.bill.reference.institution
     change(request)
     with pytest.raises(Refusal) as caught:
-        await sites.institution(care_area, hospital).Settle(request, timeout=10)
+        await sites.institution(care_area, hospital).Settle(request, timeout=30)
     assert caught.value.name == reason
     assert not caught.value.decided
     assert not _UNFILLED.search(caught.value.message + caught.value.next_step)
@@ -143,7 +143,7 @@ async def test_an_unregistered_or_suspended_institution_settles_nothing(sites: W
     [patient] = await sites.patients(1)
     for code, reason in (
         ("H44019999999", "INSTITUTION_UNKNOWN"),
-        ("H44010000003", "INSTITUTION_NOT_NETWORKED"),
+        ("H44010000003", "INSTITUTION_AGREEMENT_NOT_IN_FORCE"),
     ):
         request = sites.request(patient, care_area=GUANGZHOU)
         request.bill.reference.institution = code
@@ -320,7 +320,7 @@ async def test_too_many_failed_identifications_are_stopped(sites: World) -> None
     request = guess()
     quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
     with pytest.raises(Refusal) as caught:
-        await sites.institution(ZHANJIANG, code).Quote(quote, timeout=10)
+        await sites.institution(ZHANJIANG, code).Quote(quote, timeout=30)
     assert caught.value.name == "IDENTIFICATION_LIMITED"
     assert caught.value.retry_ms
 
@@ -333,7 +333,7 @@ async def test_county_codes_mean_their_pooling_area(sites: World) -> None:
         request.bill.visit.insured_area = "440802"
         request.bill.visit.care_area = county
         door = sites.institution(care_area)
-        assert (await door.Settle(request, timeout=10)).result.route == (
+        assert (await door.Settle(request, timeout=30)).result.route == (
             types_pb2.ROUTE_CROSS_PROVINCE
             if care_area == BEIJING
             else types_pb2.ROUTE_LOCAL

@@ -67,7 +67,7 @@ async def test_bad_items_fail_alone_at_the_insured_place(
         51: "CONTRACT_TOO_OLD",
         57: "DEADLINE_TOO_SHORT",
     }
-    answer = await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=10)
+    answer = await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=30)
     found = {result.id: result for result in answer.results}
     assert len(found) == len(items)
     for place, item in enumerate(items):
@@ -93,7 +93,7 @@ async def test_one_invalid_and_one_foreign_item_fail_alone_at_the_nation(
     items[5].origin.care_area = ZHANJIANG
     items[6].payload_digest = b"short"
     items[7].insured_area = "999999"
-    answer = await nation.BatchExchange(relay_pb2.BatchExchangeRequest(items=items), timeout=10)
+    answer = await nation.BatchExchange(relay_pb2.BatchExchangeRequest(items=items), timeout=30)
     found = {result.id: result for result in answer.results}
     refused = {5: "FOREIGN_CODE", 6: "MESSAGE_INVALID", 7: "AREA_UNKNOWN"}
     for place, item in enumerate(items):
@@ -129,7 +129,7 @@ async def test_one_invalid_and_one_foreign_item_fail_alone_at_the_care_place(sit
     ]
     items[10].body_digest = b""
     items[20].method = "Set\x00tle"
-    answer = await care.BatchOpen(care_pb2.BatchOpenRequest(items=items), timeout=10)
+    answer = await care.BatchOpen(care_pb2.BatchOpenRequest(items=items), timeout=30)
     found = {result.id: result for result in answer.results}
     assert reason(found[items[10].id].error) == "MESSAGE_INVALID"
     # What the database cannot hold leaves nothing and takes nobody along.
@@ -144,7 +144,7 @@ async def test_the_frame_of_a_batch_can_fail_the_call(sites: World, people: list
     item = envelope(people[0], sites.clock)
     for items in ([item, item], [item] * 257):
         with pytest.raises(Refusal) as caught:
-            await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=10)
+            await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=30)
         assert caught.value.name == "MESSAGE_INVALID"
 
 
@@ -154,7 +154,7 @@ async def test_cases_of_one_person_are_one_unit_in_order(sites: World) -> None:
     insured = sites.role(insured_pb2_grpc.InsuredServiceStub, GUANGDONG, "relay")
     items = [envelope(patient, sites.clock) for _ in range(3)]
     items.insert(1, envelope(other, sites.clock))
-    answer = await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=10)
+    answer = await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=items), timeout=30)
     details = {
         result.id: payload_pb2.OutcomeDetails.FromString(result.committed.details)
         for result in answer.results
@@ -185,7 +185,7 @@ async def test_a_commit_once_decided_is_answered_from_its_row(sites: World) -> N
 
     async def send(item: envelope_pb2.Envelope) -> envelope_pb2.ExchangeResult:
         request = insured_pb2.BatchExchangeRequest(items=[item])
-        [result] = (await insured.BatchExchange(request, timeout=10)).results
+        [result] = (await insured.BatchExchange(request, timeout=30)).results
         return result
 
     item = envelope(patient, sites.clock)
@@ -210,7 +210,7 @@ async def test_a_commit_outside_its_window_is_not_decided(
     item = envelope(patient, sites.clock)
     item.id = new_id(ManualClock(sites.clock.now_ms() + offset_ms))
     [result] = (
-        await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=[item]), timeout=10)
+        await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=[item]), timeout=30)
     ).results
     if accepted:
         assert result.HasField("committed")
@@ -219,6 +219,6 @@ async def test_a_commit_outside_its_window_is_not_decided(
         # A quote has no cut-off to cross.
         item.kind = types_pb2.EXCHANGE_KIND_QUOTE
         [quote] = (
-            await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=[item]), timeout=10)
+            await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=[item]), timeout=30)
         ).results
         assert quote.HasField("committed")

@@ -55,7 +55,7 @@ async def costs(sites: World, filings: Iterable[str]) -> dict[str, bool]:
     request = insured_pb2.BatchHasCostsRequest(
         items=[insured_pb2.HasCostsItem(id=id_, filing_id=f) for id_, f in items.items()]
     )
-    answer = await insured.BatchHasCosts(request, timeout=5)
+    answer = await insured.BatchHasCosts(request, timeout=30)
     assert not any(result.HasField("error") for result in answer.results)
     return {items[result.id]: result.has_costs for result in answer.results}
 
@@ -65,7 +65,7 @@ async def exchange(
 ) -> list[envelope_pb2.ExchangeResult]:
     insured = sites.role(insured_pb2_grpc.InsuredServiceStub, GUANGDONG, "relay")
     request = insured_pb2.BatchExchangeRequest(items=items)
-    return list((await insured.BatchExchange(request, timeout=10)).results)
+    return list((await insured.BatchExchange(request, timeout=30)).results)
 
 
 async def test_a_settlement_counts_under_its_filing_until_it_is_undone(sites: World) -> None:
@@ -83,7 +83,7 @@ async def test_a_settlement_counts_under_its_filing_until_it_is_undone(sites: Wo
             gateway_pb2.RefundRequest(
                 request_id=f"ref-{uuid4()}", settlement_id=made.settlement_id, reason="录入错误"
             ),
-            timeout=10,
+            timeout=30,
         )
     assert await costs(sites, [filing]) == {filing: False}
 
@@ -120,7 +120,7 @@ async def test_only_filing_may_ask(sites: World) -> None:
     for role in ("relay", "gateway", "policy"):
         insured = sites.role(insured_pb2_grpc.InsuredServiceStub, GUANGDONG, role)
         with pytest.raises(Refusal, match="ACCESS_DENIED"):
-            await insured.BatchHasCosts(request, timeout=5)
+            await insured.BatchHasCosts(request, timeout=30)
 
 
 async def test_what_is_filed_is_not_settled(sites: World) -> None:

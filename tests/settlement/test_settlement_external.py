@@ -32,7 +32,7 @@ async def _post(healing: Healing, *items: insured_pb2.ExternalItem) -> list[str]
     """`posted` or the reason, in the order of the items."""
     insured = healing.world.operator(insured_pb2_grpc.InsuredServiceStub, GUANGDONG)
     request = insured_pb2.BatchPostExternalRequest(items=items)
-    answer = await insured.BatchPostExternal(request, timeout=10)
+    answer = await insured.BatchPostExternal(request, timeout=30)
     found = {r.id: "posted" if r.posted else reason(r.error) for r in answer.results}
     return [found[item.id] for item in items]
 
@@ -49,7 +49,7 @@ async def _paid(healing: Healing, patient: Patient) -> list[tuple[str, str, int]
 async def _breaches(healing: Healing) -> list[insured_pb2.Breach]:
     insured = healing.world.operator(insured_pb2_grpc.InsuredServiceStub, GUANGDONG)
     answer = await insured.CheckInsuredInvariants(
-        insured_pb2.CheckInsuredInvariantsRequest(), timeout=10
+        insured_pb2.CheckInsuredInvariantsRequest(), timeout=30
     )
     assert answer.accumulators > 0
     return list(answer.breaches)
@@ -130,7 +130,7 @@ async def test_old_open_rows_and_contradicting_claims_are_found(healing: Healing
     await healing.heal()
 
     async def breaches() -> dict[str, str]:
-        answer = await care.CheckCareInvariants(care_pb2.CheckCareInvariantsRequest(), timeout=10)
+        answer = await care.CheckCareInvariants(care_pb2.CheckCareInvariantsRequest(), timeout=30)
         return {breach.invariant: breach.subject for breach in answer.breaches}
 
     assert await breaches() == {}

@@ -108,14 +108,14 @@ async def test_a_decided_refusal_frees_the_bill_and_is_final_for_its_request(
         await sites.settle(request)
     assert caught.value.name == "FILING_REQUIRED"
     found = await sites.institution(care_area).GetSettlement(
-        gateway_pb2.GetSettlementRequest(request_id=request.request_id), timeout=5
+        gateway_pb2.GetSettlementRequest(request_id=request.request_id), timeout=30
     )
     assert found.state == types_pb2.SETTLEMENT_STATE_REJECTED
     assert Refusal.from_status(found.reason).name == "FILING_REQUIRED"
     settled = await sites.settle(_again(request, "-2"))
     assert settled.state == types_pb2.SETTLEMENT_STATE_COMPLETED
     by_bill = await sites.institution(care_area).GetSettlement(
-        gateway_pb2.GetSettlementRequest(bill=request.bill.reference), timeout=5
+        gateway_pb2.GetSettlementRequest(bill=request.bill.reference), timeout=30
     )
     assert by_bill.settlement_id == settled.settlement_id
     assert by_bill.result.outcome_digest == settled.result.outcome_digest
@@ -131,11 +131,11 @@ async def test_an_institution_sees_its_own_settlements_only(sites: World) -> Non
         gateway_pb2.GetSettlementRequest(request_id=request.request_id),
     ):
         with pytest.raises(Refusal) as caught:
-            await sites.institution(ZHANJIANG).GetSettlement(asked, timeout=5)
+            await sites.institution(ZHANJIANG).GetSettlement(asked, timeout=30)
         assert caught.value.name == "SETTLEMENT_NOT_FOUND"
     with pytest.raises(Refusal) as caught:
         await sites.institution(ZHANJIANG).GetSettlement(
-            gateway_pb2.GetSettlementRequest(bill=request.bill.reference), timeout=5
+            gateway_pb2.GetSettlementRequest(bill=request.bill.reference), timeout=30
         )
     assert caught.value.name == "FOREIGN_CODE"
 

@@ -66,7 +66,7 @@ async def _exchange(
     channel = sites.channel(site, pair, edge=edge, caller=caller)
     relay = stub(relay_pb2_grpc.RelayServiceStub, channel)
     item = envelope(patient, sites.clock)
-    return await relay.BatchExchange(relay_pb2.BatchExchangeRequest(items=[item]), timeout=5)
+    return await relay.BatchExchange(relay_pb2.BatchExchangeRequest(items=[item]), timeout=30)
 
 
 @pytest.mark.parametrize("named", [NATION, GUANGDONG])
@@ -104,7 +104,7 @@ async def test_the_nations_ca_names_relays_only(sites: World) -> None:
         door = stub(gateway_pb2_grpc.InstitutionServiceStub, channel)
         with pytest.raises(Refusal) as caught:
             await door.GetSettlement(
-                gateway_pb2.GetSettlementRequest(request_id="req-00000001"), timeout=5
+                gateway_pb2.GetSettlementRequest(request_id="req-00000001"), timeout=30
             )
         assert caught.value.name == "ACCESS_DENIED"
 
@@ -130,7 +130,7 @@ async def test_a_site_presenting_another_sites_code_is_refused(sites: World) -> 
         item = envelope(patient, sites.clock)
         item.origin.care_area = care_area
         [result] = (
-            await nation.BatchExchange(relay_pb2.BatchExchangeRequest(items=[item]), timeout=5)
+            await nation.BatchExchange(relay_pb2.BatchExchangeRequest(items=[item]), timeout=30)
         ).results
         refusal = Refusal.from_status(result.error)
         assert (refusal.name, refusal.details["field"]) == ("FOREIGN_CODE", "origin.care_area")
@@ -149,7 +149,7 @@ async def test_the_insured_site_takes_its_own_areas_only(sites: World) -> None:
     item = envelope(patient, sites.clock)
     item.insured_area = BEIJING
     [result] = (
-        await relay.BatchExchange(relay_pb2.BatchExchangeRequest(items=[item]), timeout=5)
+        await relay.BatchExchange(relay_pb2.BatchExchangeRequest(items=[item]), timeout=30)
     ).results
     assert Refusal.from_status(result.error).name == "FOREIGN_CODE"
 
@@ -162,9 +162,9 @@ async def test_an_operator_settles_nothing(sites: World) -> None:
         sites.channel(GUANGDONG, f"operator/{OPERATOR}", edge=True),
     )
     for call in (
-        door.Settle(request, timeout=5),
+        door.Settle(request, timeout=30),
         door.Quote(
-            gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill), timeout=5
+            gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill), timeout=30
         ),
     ):
         with pytest.raises(Refusal) as caught:
@@ -176,13 +176,13 @@ async def test_an_institution_reaches_nothing_behind_the_front_door(sites: World
     channel = sites.channel(GUANGDONG, f"institution/{HOSPITALS[GUANGZHOU]}")
     for call in (
         stub(enrollment_pb2_grpc.EnrollmentServiceStub, channel).BatchIdentify(
-            enrollment_pb2.BatchIdentifyRequest(), timeout=5
+            enrollment_pb2.BatchIdentifyRequest(), timeout=30
         ),
         stub(care_pb2_grpc.CareServiceStub, channel).BatchGet(
-            care_pb2.BatchGetRequest(), timeout=5
+            care_pb2.BatchGetRequest(), timeout=30
         ),
         stub(insured_pb2_grpc.InsuredServiceStub, channel).BatchExchange(
-            insured_pb2.BatchExchangeRequest(), timeout=5
+            insured_pb2.BatchExchangeRequest(), timeout=30
         ),
     ):
         with pytest.raises(Refusal) as caught:
@@ -205,7 +205,7 @@ async def test_an_institution_speaks_for_itself_only(sites: World, field: str, v
     target = request.bill.reference if "institution" in field else request.bill.visit
     setattr(target, field.rpartition(".")[2], value)
     with pytest.raises(Refusal) as caught:
-        await sites.institution(GUANGZHOU).Settle(request, timeout=5)
+        await sites.institution(GUANGZHOU).Settle(request, timeout=30)
     assert caught.value.name == "FOREIGN_CODE"
     assert field.endswith(caught.value.details["field"])
     assert caught.value.details["value"] == value

@@ -134,7 +134,7 @@ class Alone:
         """What 广东 says should be impossible."""
         insured = self.world.operator(insured_pb2_grpc.InsuredServiceStub, GUANGDONG)
         asked = insured_pb2.CheckInsuredInvariantsRequest()
-        return await insured.CheckInsuredInvariants(asked, timeout=10)
+        return await insured.CheckInsuredInvariants(asked, timeout=30)
 
     async def found(self) -> list[str]:
         """The settlements that 广东 says only it has; nothing else is wrong."""
@@ -185,7 +185,7 @@ class Alone:
             committed = False
             while not committed:  # until everybody's directory is of this instant
                 request = relay_pb2.BatchResolveRequest(items=[item])
-                [result] = (await relay.BatchResolve(request, timeout=5)).results
+                [result] = (await relay.BatchResolve(request, timeout=30)).results
                 committed = result.HasField("committed") or await asyncio.sleep(0.02, False)
 
 
@@ -467,7 +467,7 @@ async def test_only_the_two_sites_of_a_pair_may_read_it(alone: Alone) -> None:
             alone.world.role(relay_pb2_grpc.RelayServiceStub, site, "settlement"),
             alone.world.operator(relay_pb2_grpc.RelayServiceStub, site),
         ):
-            answer = await relay.GetNationJournalDigest(own, timeout=5)
+            answer = await relay.GetNationJournalDigest(own, timeout=30)
             assert answer.journal.count == 0
     alone.wires.asked.clear()
     callers = [
@@ -476,18 +476,18 @@ async def test_only_the_two_sites_of_a_pair_may_read_it(alone: Alone) -> None:
     ]
     for caller in callers:
         with pytest.raises(Refusal, match="ACCESS_DENIED"):
-            await caller.GetNationJournalDigest(strange, timeout=5)
+            await caller.GetNationJournalDigest(strange, timeout=30)
     gateway = alone.world.role(relay_pb2_grpc.RelayServiceStub, GUANGDONG, "gateway")
     with pytest.raises(Refusal, match="ACCESS_DENIED"):
-        await gateway.GetNationJournalDigest(own, timeout=5)
+        await gateway.GetNationJournalDigest(own, timeout=30)
     nation = alone.world.relay(relay_pb2_grpc.RelayServiceStub, GUANGDONG, caller=NATION)
     with pytest.raises(Refusal, match="ACCESS_DENIED"):
-        await nation.GetNationJournalDigest(own, timeout=5)
+        await nation.GetNationJournalDigest(own, timeout=30)
     assert not alone.wires.asked, "the nation is not even asked"
     # What the nation itself refuses is an answer: it closes no way.
     for _ in range(4):
         with pytest.raises(Refusal, match="DAY_INVALID"):
             await callers[0].GetNationJournalDigest(
                 Asked(business_day="2026-02-31", care_site=BEIJING, insured_site=GUANGDONG),
-                timeout=5,
+                timeout=30,
             )

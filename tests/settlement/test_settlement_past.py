@@ -34,7 +34,7 @@ async def every_case(sites: World, **fields: Any) -> dict[str, insured_pb2.PastC
     found: dict[str, insured_pb2.PastCase] = {}
     request = asking(sites, **fields)
     while True:
-        answer = await insured.ListPastCases(request, timeout=10)
+        answer = await insured.ListPastCases(request, timeout=30)
         found |= {case.case.id: case for case in answer.cases}
         if not answer.next_page_token:
             return found
@@ -65,7 +65,9 @@ async def test_what_is_kept_computes_again(sites: World) -> None:
             account_balance_fen=kept.account_balance_fen,
             cases=[kept.case],
         )
-        answer = await service.BatchCompute(policy_pb2.BatchComputeRequest(items=[unit]), timeout=5)
+        answer = await service.BatchCompute(
+            policy_pb2.BatchComputeRequest(items=[unit]), timeout=30
+        )
         benefit = answer.results[0].cases[0].benefit
         assert benefit.amounts == kept.amounts
         assert list(benefit.funds) == list(kept.funds)
@@ -86,7 +88,7 @@ async def test_neither_undos_nor_what_was_undone_is_listed(sites: World) -> None
     refund = gateway_pb2.RefundRequest(
         request_id=f"refund-{undone}", settlement_id=undone, reason="录入错误"
     )
-    await door.Refund(refund, timeout=10)
+    await door.Refund(refund, timeout=30)
     past = await every_case(sites)
     assert undone not in past
     assert settled[1].settlement_id in past
@@ -100,10 +102,10 @@ async def test_only_policy_may_ask(sites: World) -> None:
     for role in ("relay", "gateway"):
         insured = sites.role(insured_pb2_grpc.InsuredServiceStub, GUANGDONG, role)
         with pytest.raises(Refusal, match="ACCESS_DENIED"):
-            await insured.ListPastCases(asking(sites), timeout=5)
+            await insured.ListPastCases(asking(sites), timeout=30)
     operator = sites.operator(insured_pb2_grpc.InsuredServiceStub, GUANGDONG)
     with pytest.raises(Refusal, match="ACCESS_DENIED"):
-        await operator.ListPastCases(asking(sites), timeout=5)
+        await operator.ListPastCases(asking(sites), timeout=30)
 
 
 async def test_an_operator_runs_a_draft_over_past_settlements(sites: World) -> None:
@@ -117,7 +119,7 @@ async def test_an_operator_runs_a_draft_over_past_settlements(sites: World) -> N
         written=text.replace('version: "2023-', 'version: "2123-'),
         insured_area=ZHANJIANG,
     )
-    drafted = await desk.CreateDraft(request, timeout=10)
+    drafted = await desk.CreateDraft(request, timeout=30)
     assert drafted.HasField("policy"), drafted.findings
     day = sites.today.isoformat()
     run = publishing_pb2.SimulatePolicyRequest(
@@ -126,7 +128,7 @@ async def test_an_operator_runs_a_draft_over_past_settlements(sites: World) -> N
         to_day=day,
         page_size=1000,
     )
-    answer = await desk.SimulatePolicy(run, timeout=10)
+    answer = await desk.SimulatePolicy(run, timeout=30)
     assert answer.not_reproduced == 0
     assert answer.settlements == answer.affected
     found = {each.settlement_id: each for each in answer.differences}
@@ -135,7 +137,7 @@ async def test_an_operator_runs_a_draft_over_past_settlements(sites: World) -> N
     assert after.deductible_fen - before.deductible_fen == 10_000
     foreign = sites.operator(publishing_pb2_grpc.PublishingServiceStub, BEIJING)
     with pytest.raises(Refusal, match="FOREIGN_CODE"):
-        await foreign.CreateDraft(request, timeout=5)
+        await foreign.CreateDraft(request, timeout=30)
 
 
 def test_a_decision_that_is_older_than_a_field_counts_it_as_zero() -> None:

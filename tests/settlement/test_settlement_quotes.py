@@ -19,7 +19,7 @@ async def _quoted(
     """A request that carries what a quote for its bill has just said."""
     request = sites.request(patient, care_area=care_area)
     quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
-    result = (await sites.institution(care_area).Quote(quote, timeout=10)).result
+    result = (await sites.institution(care_area).Quote(quote, timeout=30)).result
     request.expected.CopyFrom(
         payload_pb2.Expected(
             quote_digest=result.quote_digest,
@@ -56,7 +56,7 @@ async def test_a_quote_that_no_longer_holds_is_a_decided_refusal(
     }
     request = sites.request(patient, care_area=care_area, **visit)
     quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
-    quoted = (await sites.institution(care_area).Quote(quote, timeout=10)).result
+    quoted = (await sites.institution(care_area).Quote(quote, timeout=30)).result
     request.expected.quote_digest = quoted.quote_digest
     request.expected.amounts.CopyFrom(quoted.amounts)
     await sites.settle(sites.request(patient, care_area=ZHANJIANG, **visit))
@@ -91,7 +91,7 @@ async def _quoted_again(
     again.request_id += "-2"
     quote = gateway_pb2.QuoteRequest(credential=again.credential, bill=again.bill)
     door = sites.institution(again.bill.visit.care_area)
-    result = (await door.Quote(quote, timeout=10)).result
+    result = (await door.Quote(quote, timeout=30)).result
     again.expected.Clear()
     again.expected.quote_digest = result.quote_digest
     return again, result
@@ -128,6 +128,6 @@ async def test_a_quote_is_refused_as_a_settlement_would_be(sites: World) -> None
     request = sites.request(patient)
     quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
     with pytest.raises(Refusal) as caught:
-        await sites.institution(BEIJING).Quote(quote, timeout=10)
+        await sites.institution(BEIJING).Quote(quote, timeout=30)
     assert caught.value.name == "FILING_REQUIRED"
     assert "备案" in caught.value.next_step

@@ -86,7 +86,7 @@ async def test_the_last_undecided_reason_is_shown_with_aborted(
     care = healing.world.operator(care_pb2_grpc.CareServiceStub, BEIJING)
     shown = await care.ShowSettlement(
         care_pb2.ShowSettlementRequest(settlement_id=caught.value.details["settlement_id"]),
-        timeout=5,
+        timeout=30,
     )
     assert shown.row.state == ABORTED
     told = Refusal.from_status(shown.row.reason)
@@ -109,14 +109,14 @@ async def test_rows_pending_too_long_are_swept(healing: Healing) -> None:
     assert await healing.state(late.settlement_id) == "IN_DOUBT"
     assert (await healing.row(late.settlement_id))["bill"] == "IN_DOUBT"
     assert await healing.state(fresh.settlement_id) == "PENDING"
-    listed = await care.ListInDoubt(care_pb2.ListInDoubtRequest(), timeout=5)
+    listed = await care.ListInDoubt(care_pb2.ListInDoubtRequest(), timeout=30)
     assert {late.settlement_id, fresh.settlement_id} <= {
         one.row.settlement_id for one in listed.settlements
     }
     await healing.heal()
     assert await healing.state(late.settlement_id) == "ABORTED"
     assert await healing.state(fresh.settlement_id) == "ABORTED"
-    left = await care.ListInDoubt(care_pb2.ListInDoubtRequest(), timeout=5)
+    left = await care.ListInDoubt(care_pb2.ListInDoubtRequest(), timeout=30)
     assert left.total_count == 0
 
 

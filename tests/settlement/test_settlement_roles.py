@@ -18,7 +18,9 @@ SERVICES = ["enrollment", "filing", "policy", "catalog", "settlement"]
 IMMUTABLE = [
     (GUANGDONG, "settlement", "decision"),
     (GUANGDONG, "settlement", "audit"),
+    (GUANGDONG, "settlement", "audit_request"),
     (NATION, "relay", "outcome"),
+    (NATION, "relay", "stay_detail"),
     (GUANGDONG, "enrollment", "audit"),
     (GUANGDONG, "filing", "audit"),
     (GUANGDONG, "filing", "history"),
@@ -107,9 +109,9 @@ async def test_what_is_written_once_stays(
         table,
     )
     partitions = await admin.fetch(
-        "SELECT tablename FROM pg_tables WHERE schemaname = $1 AND tablename LIKE $2",
+        "SELECT tablename FROM pg_tables WHERE schemaname = $1 AND tablename ~ $2",
         service,
-        f"{table}%",
+        f"^{table}(_[0-9]{{4}}_[0-9]{{2}})?$",
     )
     assert partitions
     async with _login(sites, site, app_role(site, service)) as connection:
@@ -127,7 +129,10 @@ async def test_what_is_written_once_stays(
 
 async def test_balances_and_claims_are_never_deleted(sites: World) -> None:
     async with _login(sites, GUANGDONG, app_role(GUANGDONG, "settlement")) as connection:
-        for table in ("accumulator", "account", "bill", "request_key", "care_journal"):
+        for table in (
+            *("accumulator", "account", "bill", "request_key", "care_journal"),
+            *("detail_upload", "audit_case"),
+        ):
             with pytest.raises(DENIED):
                 await connection.execute(f"DELETE FROM settlement.{table}")
 

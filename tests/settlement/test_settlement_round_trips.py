@@ -74,12 +74,12 @@ async def test_open_and_close_are_one_statement_each(sites: World, size: int) ->
     care = sites.role(care_pb2_grpc.CareServiceStub, BEIJING, "gateway")
     items = [_open_item(sites) for _ in range(size)]
     before = await _calls(sites)
-    opened = await care.BatchOpen(care_pb2.BatchOpenRequest(items=items), timeout=10)
+    opened = await care.BatchOpen(care_pb2.BatchOpenRequest(items=items), timeout=30)
     between = await _calls(sites)
     assert [result.opened for result in opened.results] == [True] * size
     assert between - before == Counter({"110000 settlement": 1})
     closings = [care_pb2.CloseItem(id=item.id) for item in items]
-    closed = await care.BatchClose(care_pb2.BatchCloseRequest(items=closings), timeout=10)
+    closed = await care.BatchClose(care_pb2.BatchCloseRequest(items=closings), timeout=30)
     assert await _calls(sites) - between == Counter({"110000 settlement": 1})
     assert {result.row.state for result in closed.results} == {types_pb2.SETTLEMENT_STATE_IN_DOUBT}
 
@@ -94,7 +94,7 @@ async def test_the_insured_place_makes_four_trips(
         items = [envelope(patient, sites.clock) for patient in crowd[:size]]
         before = await _calls(sites)
         answer = await insured.BatchExchange(
-            insured_pb2.BatchExchangeRequest(items=items), timeout=10
+            insured_pb2.BatchExchangeRequest(items=items), timeout=30
         )
         assert await _calls(sites) - before == Counter(
             {"440000 enrollment": 1, "440000 filing": 1, "440000 settlement": 2}
@@ -110,7 +110,7 @@ async def test_the_nation_writes_once_on_the_way_back(
     nation = sites.relay(relay_pb2_grpc.RelayServiceStub, NATION, caller=BEIJING)
     items = [envelope(patient, sites.clock) for patient in crowd[:size]]
     before = await _calls(sites)
-    answer = await nation.BatchExchange(relay_pb2.BatchExchangeRequest(items=items), timeout=10)
+    answer = await nation.BatchExchange(relay_pb2.BatchExchangeRequest(items=items), timeout=30)
     assert (await _calls(sites) - before)["100000 relay"] == 1
     assert {r.WhichOneof("outcome") for r in answer.results} == {"committed"}
     stored = await (await sites.admin(NATION)).fetchval(
@@ -142,13 +142,13 @@ async def test_splitting_and_computing_take_no_statement(
             )
         assert all(
             result.HasField("split")
-            for result in (await catalog.BatchSplitFees(request, timeout=10)).results
+            for result in (await catalog.BatchSplitFees(request, timeout=30)).results
         )
         quotes = [
             envelope(patient, sites.clock, care_area=GUANGZHOU, kind=types_pb2.EXCHANGE_KIND_QUOTE)
             for patient in crowd[:size]
         ]
-        await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=quotes), timeout=10)
+        await insured.BatchExchange(insured_pb2.BatchExchangeRequest(items=quotes), timeout=30)
     asked = await _calls(sites) - before
     assert asked["440000 catalog"] == asked["440000 policy"] == 0
 
@@ -197,7 +197,7 @@ async def test_a_quote_writes_nothing(sites: World) -> None:
     before = await rows()
     request = sites.request(patient)
     quote = gateway_pb2.QuoteRequest(credential=request.credential, bill=request.bill)
-    answer = await sites.institution(BEIJING).Quote(quote, timeout=10)
+    answer = await sites.institution(BEIJING).Quote(quote, timeout=30)
     assert answer.result.amounts.fund_total_fen > 0
     assert not answer.result.outcome_header
     assert await rows() == before

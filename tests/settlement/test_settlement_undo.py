@@ -68,7 +68,7 @@ async def _account(healing: Healing, patient: Patient, fen: int) -> str:
     )
     request = enrollment_pb2.BatchIdentifyRequest(items=[item])
     enrollment = healing.world.role(kind, GUANGDONG, "settlement")
-    [result] = (await enrollment.BatchIdentify(request, timeout=5)).results
+    [result] = (await enrollment.BatchIdentify(request, timeout=30)).results
     account_id = result.participant.account_id
     posting = insured_pb2.ExternalItem(
         id=str(uuid4()),
@@ -81,7 +81,7 @@ async def _account(healing: Healing, patient: Patient, fen: int) -> str:
     )
     insured = healing.world.operator(insured_pb2_grpc.InsuredServiceStub, GUANGDONG)
     answer = await insured.BatchPostExternal(
-        insured_pb2.BatchPostExternalRequest(items=[posting]), timeout=5
+        insured_pb2.BatchPostExternalRequest(items=[posting]), timeout=30
     )
     assert answer.results[0].posted, answer
     return account_id
@@ -120,7 +120,7 @@ async def test_an_undo_negates_everything_and_frees_the_bill(
     assert settled.result.amounts.account_fen > 0
     door = healing.world.institution(care_area)
     wanted = {"Reverse": _reverse, "Refund": _refund}[kind](settled.settlement_id)
-    undone = await getattr(door, kind)(wanted, timeout=10)
+    undone = await getattr(door, kind)(wanted, timeout=30)
     assert (undone.state, undone.undoes) == (COMPLETED, settled.settlement_id)
     assert undone.settlement_id not in (settled.settlement_id, earlier.settlement_id)
     _is_negation(settled.result.outcome_header, undone.result.outcome_header)
@@ -142,15 +142,15 @@ async def test_an_undo_negates_everything_and_frees_the_bill(
     assert await _accumulators(healing, patient) == before
     assert await _balance(healing, account_id) == 300_000 == details[1].account_balance_fen
     # The same request again gives the same answer; another says whose undo it was.
-    again = await getattr(door, kind)(wanted, timeout=10)
+    again = await getattr(door, kind)(wanted, timeout=30)
     assert again.result.outcome_header == undone.result.outcome_header
     with pytest.raises(Refusal) as caught:
-        await door.Refund(_refund(settled.settlement_id), timeout=10)
+        await door.Refund(_refund(settled.settlement_id), timeout=30)
     assert caught.value.name == "ALREADY_UNDONE"
     assert caught.value.details["undo_id"] == undone.settlement_id
     # An undo is never undone.
     with pytest.raises(Refusal) as caught:
-        await door.Refund(_refund(undone.settlement_id), timeout=10)
+        await door.Refund(_refund(undone.settlement_id), timeout=30)
     assert caught.value.name == "ORIGINAL_NOT_FOUND"
     request.request_id += "-2"
     anew = await healing.world.settle(request)
@@ -164,7 +164,7 @@ async def test_of_two_refunds_at_once_one_is_made(healing: Healing, patient: Pat
     settled = await healing.world.settle(healing.world.request(patient))
     door = healing.world.institution(BEIJING)
     answers = await outcomes(
-        door.Refund(_refund(settled.settlement_id), timeout=10) for _ in range(8)
+        door.Refund(_refund(settled.settlement_id), timeout=30) for _ in range(8)
     )
     made = [one for one in answers if not isinstance(one, Refusal)]
     refused = [one for one in answers if isinstance(one, Refusal)]
@@ -181,7 +181,7 @@ async def test_many_settlements_of_one_person_are_undone_at_once(
     none loses to the others until it is PERSON_BUSY."""
     settled = [await healing.world.settle(healing.world.request(patient)) for _ in range(8)]
     door = healing.world.institution(BEIJING)
-    answers = await outcomes(door.Refund(_refund(one.settlement_id), timeout=10) for one in settled)
+    answers = await outcomes(door.Refund(_refund(one.settlement_id), timeout=30) for one in settled)
     assert [one.name for one in answers if isinstance(one, Refusal)] == []
     assert set(map(sum, (await _accumulators(healing, patient)).values())) == {0}
 
@@ -191,7 +191,7 @@ async def test_another_institution_finds_no_original(healing: Healing, patient: 
     settled = await healing.world.settle(healing.world.request(patient))
     stranger = healing.world.institution(BEIJING, "H11010100002")
     with pytest.raises(Refusal) as caught:
-        await stranger.Refund(_refund(settled.settlement_id), timeout=10)
+        await stranger.Refund(_refund(settled.settlement_id), timeout=30)
     assert caught.value.name == "SETTLEMENT_NOT_FOUND"
     sent = _undo_envelope(healing, patient, settled.settlement_id, "H11010100002")
     result = await healing.exchange_one(sent)
@@ -230,7 +230,7 @@ async def test_an_undo_in_doubt_is_recovered_like_any_other(
 
         healing.peer.answer = lose
         with pytest.raises(Refusal) as caught:
-            await door.Refund(_refund(settled.settlement_id), timeout=10)
+            await door.Refund(_refund(settled.settlement_id), timeout=30)
         assert caught.value.name == "OUTCOME_PENDING"
         undo_id = caught.value.details["settlement_id"]
         healing.peer.reset()
@@ -239,7 +239,7 @@ async def test_an_undo_in_doubt_is_recovered_like_any_other(
         bill = (await healing.row(settled.settlement_id))["bill"]
         assert bill == ("UNDONE" if decided else "COMPLETED")
         if not decided:
-            undone = await door.Refund(_refund(settled.settlement_id), timeout=10)
+            undone = await door.Refund(_refund(settled.settlement_id), timeout=30)
             assert undone.state == COMPLETED
     assert set(map(sum, (await _accumulators(healing, patient)).values())) == {0}
     await healing.journals_agree()
@@ -362,7 +362,7 @@ async def test_a_refund_that_comes_before_the_automatic_undo_ends_it(
     recovery = healing.recovery()
     await recovery.tick()
     await healing.completed(settlement_id)
-    await healing.world.institution(BEIJING).Refund(_refund(settlement_id), timeout=10)
+    await healing.world.institution(BEIJING).Refund(_refund(settlement_id), timeout=30)
     await recovery.settle_all()
     await healing.heal()
     healing.clock.ms += 11_000
@@ -374,7 +374,7 @@ async def test_a_refund_that_comes_before_the_automatic_undo_ends_it(
     assert undos <= 2
     care = healing.world.operator(care_pb2_grpc.CareServiceStub, BEIJING)
     asked = care_pb2.ShowSettlementRequest(settlement_id=settlement_id)
-    undone_by = (await care.ShowSettlement(asked, timeout=10)).row.undone_by
+    undone_by = (await care.ShowSettlement(asked, timeout=30)).row.undone_by
     assert await healing.state(undone_by) == "COMPLETED", "the one that stands is shown"
     assert set(map(sum, (await _accumulators(healing, patient)).values())) == {0}
 
@@ -391,9 +391,9 @@ async def test_over_midnight_and_over_the_year(healing: Healing, patient: Patien
     await healing.midnight()
     door = healing.world.institution(BEIJING)
     with pytest.raises(Refusal) as caught:
-        await door.Reverse(_reverse(settled.settlement_id), timeout=10)
+        await door.Reverse(_reverse(settled.settlement_id), timeout=30)
     assert caught.value.name == "REFUND_INSTEAD"
-    undone = await door.Refund(_refund(settled.settlement_id), timeout=10)
+    undone = await door.Refund(_refund(settled.settlement_id), timeout=30)
     assert (settled.result.business_day, undone.result.business_day) == ("2026-12-31", "2027-01-01")
     await healing.heal()
     row = await healing.row(cancelled)

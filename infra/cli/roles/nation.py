@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.relay import store as relay_store
 from gateway.relay.destinations import Destination, NextHop, relay_destination
+from gateway.relay.detailing import Detailing
 from gateway.relay.journaling import Journaling
 from gateway.relay.listing import Listing
 from gateway.relay.service import NationServicer
@@ -41,6 +42,7 @@ async def nation_relay(runtime: Runtime) -> Service:
         forwarder=forwarder,
         sites={n.code: _province(runtime, n) for n in neighbours},
         store=store,
+        detailing=Detailing(store=store, clock=runtime.clock),
     )
     return Service(
         relay_pb2.DESCRIPTOR.services_by_name["RelayService"], servicer, drain=forwarder.drain

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from random import SystemRandom
 
+from gateway.frontdoor.catalog_desk import CatalogDeskServicer
 from gateway.frontdoor.filing import FilingDesks
 from gateway.frontdoor.filing_desk import FilingDeskServicer
 from gateway.frontdoor.orchestrating import Orchestrator
@@ -31,6 +33,9 @@ from infra.runtime.directory import Directory, DirectoryFollower
 from infra.runtime.failpoints import Place
 from infra.runtime.links import Channel, RemoteChannel, stub
 from infra.runtime.server import Builder, Runtime, Service
+from services.catalog.audit_rules import load_audit_rules
+from services.catalog.listing_service import ListingService
+from services.catalog.registry_service import RegistryService
 from services.catalog.service import CatalogService
 from services.enrollment.participants import ParticipantService
 from services.enrollment.service import EnrollmentService
@@ -43,26 +48,42 @@ from services.policy.publishing import PublishingServicer
 from services.policy.service import PolicyService
 from services.settlement.comparing import Comparing
 from services.settlement.deciding import Decider
+from services.settlement.detail_upload import DetailUpload
 from services.settlement.recovering import Recovery
 from services.settlement.resolving import Resolver
-from services.settlement.service import CareServicer, InsuredServicer
+from services.settlement.service import AuditServicer, CareServicer, InsuredServicer
+from services.settlement.store.audit import AuditStore
 from services.settlement.store.care import CareStore
 from services.settlement.store.comparing import ComparingStore
 from services.settlement.store.costs import CostsStore
+from services.settlement.store.details import DetailStore
 from services.settlement.store.external import ExternalStore
 from services.settlement.store.insured import InsuredStore
 from services.settlement.store.operating import OperatingStore
 from services.settlement.store.recovery import RecoveryStore
 from services.settlement.store.resolution import ResolutionStore
 from services.settlement.undoing import Undoer
-from yidi.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from yidi.catalog.v1 import (
+    catalog_pb2,
+    catalog_pb2_grpc,
+    listing_pb2,
+    listing_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
 from yidi.common.v1 import envelope_pb2, types_pb2
 from yidi.enrollment.v1 import enrollment_pb2, enrollment_pb2_grpc, participant_pb2
 from yidi.filing.v1 import desk_pb2, desk_pb2_grpc, filing_pb2, filing_pb2_grpc
-from yidi.gateway.v1 import filing_desk_pb2, gateway_pb2
+from yidi.gateway.v1 import catalog_desk_pb2, filing_desk_pb2, gateway_pb2
 from yidi.policy.v1 import policy_pb2, policy_pb2_grpc, publishing_pb2
 from yidi.relay.v1 import relay_pb2, relay_pb2_grpc
-from yidi.settlement.v1 import care_pb2, care_pb2_grpc, insured_pb2, insured_pb2_grpc
+from yidi.settlement.v1 import (
+    audit_pb2,
+    care_pb2,
+    care_pb2_grpc,
+    insured_pb2,
+    insured_pb2_grpc,
+)
 
 _NATION_NAME = "国家平台"
 
@@ -81,9 +102,9 @@ class Province:
             "enrollment": [self._enrollment, self._participants],
             "filing": [self._filing, self._filing_desk],
             "policy": [self._policy, self._publishing],
-            "catalog": [self._catalog],
-            "settlement": [self._care, self._insured],
-            "gateway": [self._gateway, self._filing_door],
+            "catalog": [self._catalog, self._listing, self._registry],
+            "settlement": [self._care, self._insured, self._audit],
+            "gateway": [self._gateway, self._filing_door, self._catalog_door],
             "relay": [self._relay],
         }
 
@@ -211,11 +232,31 @@ class Province:
 
     async def _catalog(self, runtime: Runtime) -> Service:
         servicer = CatalogService(
-            database=await runtime.database("catalog"), site=runtime.settings.site.code
+            database=await runtime.database("catalog"),
+            site=runtime.settings.site.code,
+            audit_rules=load_audit_rules(),
         )
         await servicer.start()
         runtime.stack.push_async_callback(servicer.stop)
         return Service(catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"], servicer)
+
+    async def _listing(self, runtime: Runtime) -> Service:
+        servicer = ListingService(
+            database=await runtime.database("catalog"),
+            clock=runtime.clock,
+            site=runtime.settings.site.code,
+        )
+        return Service(listing_pb2.DESCRIPTOR.services_by_name["ListingService"], servicer)
+
+    async def _registry(self, runtime: Runtime) -> Service:
+        site = runtime.settings.site
+        servicer = RegistryService(
+            database=await runtime.database("catalog"),
+            clock=runtime.clock,
+            site=site.code,
+            areas=[area.code for area in site.areas],
+        )
+        return Service(registry_pb2.DESCRIPTOR.services_by_name["RegistryService"], servicer)
 
     async def _care(self, runtime: Runtime) -> Service:
         database = await runtime.database("settlement")
@@ -280,6 +321,20 @@ class Province:
         )
         return Service(insured_pb2.DESCRIPTOR.services_by_name["InsuredService"], servicer)
 
+    async def _audit(self, runtime: Runtime) -> Service:
+        database = await runtime.database("settlement")
+        details = DetailStore(database)
+        upload = DetailUpload(
+            store=details,
+            relay=stub(relay_pb2_grpc.RelayServiceStub, runtime.channel("settlement", "relay")),
+            clock=runtime.clock,
+        )
+        if runtime.settings.limits.recover:
+            runtime.stack.push_async_callback(upload.stop)
+            upload.start()
+        servicer = AuditServicer(store=AuditStore(database), details=details, clock=runtime.clock)
+        return Service(audit_pb2.DESCRIPTOR.services_by_name["AuditService"], servicer)
+
     async def _gateway(self, runtime: Runtime) -> Service:
         directory = await self.directory(runtime, "gateway")
         catalog = stub(catalog_pb2_grpc.CatalogServiceStub, runtime.channel("gateway", "catalog"))
@@ -309,7 +364,11 @@ class Province:
             return (await care.BatchCancel(batch, timeout=seconds)).results
 
         bounds, limits = runtime.bounds, runtime.settings.limits
-        preparing = Preparing(clock=runtime.clock, directory=directory, split=keyed(split, bounds))
+        # A line comes back four times as long as it was sent: with its name, parts and reason.
+        splitting = replace(bounds, bytes=bounds.bytes // 4)
+        preparing = Preparing(
+            clock=runtime.clock, directory=directory, split=keyed(split, splitting)
+        )
         orchestrator = Orchestrator(
             clock=runtime.clock,
             limits=limits,
@@ -355,6 +414,15 @@ class Province:
             filing_desk_pb2.DESCRIPTOR.services_by_name["FilingDeskService"],
             FilingDeskServicer(desks),
         )
+
+    async def _catalog_door(self, runtime: Runtime) -> Service:
+        channel = runtime.channel("gateway", "catalog")
+        servicer = CatalogDeskServicer(
+            registry=stub(registry_pb2_grpc.RegistryServiceStub, channel),
+            listing=stub(listing_pb2_grpc.ListingServiceStub, channel),
+            call_seconds=runtime.local_seconds,
+        )
+        return Service(catalog_desk_pb2.DESCRIPTOR.services_by_name["CatalogDeskService"], servicer)
 
     async def _relay(self, runtime: Runtime) -> Service:
         directory = await self.directory(runtime, "relay")

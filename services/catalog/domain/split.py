@@ -1,109 +1,54 @@
-"""Splits a bill by the care place's catalogue: four parts per line that sum to its amount.
+"""Splits a bill by the care place's list: four parts per line that sum to its amount.
 
-Of a line, first the part over the price limit is the patient's (超限价), then the first self-pay
-share of what is left (先行自付), the rest is in scope (符合政策范围). An item that the catalogue
-does not list, that the institution has not mapped, that is 自费, or that is restricted and not
-approved is full self-pay (全自费), never an error. A refund is the mirror of the charge: the split
-is computed on absolute values and takes the sign of the line.
+Of a line, first what is beyond the quantity of a day or of the visit is the patient's (全自费),
+then the part over the price limit (超限价), then the first self-pay share of what is left
+(先行自付); the rest is in scope (符合政策范围). An item that is not mapped, not listed, not in
+force, 自费, another institution's preparation or not approved is full self-pay as a whole, never an
+error. Parts are computed on absolute values and take the sign of the line, so a bill and its
+negation cancel. A refund that cites a line of the bill is what that line's split loses by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import NamedTuple, Protocol
 
-from infra.runtime.money import divide_fen, share_fen
-from services.catalog.domain.catalogue import RuleBook
-from services.catalog.domain.item import FeeCategory
-from services.catalog.domain.rule import UNMAPPED, Rule
+from infra.runtime.money import share_fen
+from services.catalog.domain.across import split_across
+from services.catalog.domain.bill import (
+    BillSplit,
+    DayInvalid,
+    Line,
+    LineAmountMismatch,
+    LineRepeated,
+    LineSplit,
+    Parts,
+    TotalMismatch,
+)
+from services.catalog.domain.catalogue import Revision, RuleBook
+from services.catalog.domain.item import CatalogClass, FeeCategory, Level, ListType
+from services.catalog.domain.line import FEN, limited, parts_of
+from services.catalog.domain.mapping import MappingSpell, mapped_code
+from services.catalog.domain.rule import (
+    MAPPING_NOT_APPROVED,
+    NO_LIMIT,
+    OUT_OF_FORCE,
+    UNLISTED,
+    UNMAPPED,
+    Rule,
+    Terms,
+    Verdict,
+)
 
-FEN = 100_000_000
-"""Micro-yuan times 1/10,000 in one fen."""
-APPROVED = 2
-"""`Answer` YES of the contract."""
-
-
-class Line(Protocol):
-    """A line of a bill as the institution charges it; the contract's FeeLine is one as it is."""
-
-    @property
-    def line_id(self) -> str: ...
-    @property
-    def item_code(self) -> str: ...
-    @property
-    def national_code(self) -> str: ...
-    @property
-    def unit_price_micro_yuan(self) -> int: ...
-    @property
-    def quantity_e4(self) -> int: ...
-    @property
-    def amount_fen(self) -> int: ...
-    @property
-    def hospital_approved(self) -> int: ...
-    @property
-    def charged_on(self) -> str: ...
-
-
-class LineSplit(NamedTuple):
-    """One line's parts, fen. A named tuple because it is made for every line of every bill."""
-
-    line_id: str
-    national_code: str
-    rule: Rule
-    amount_fen: int
-    full_self_pay_fen: int
-    over_limit_fen: int
-    first_self_pay_fen: int
-    in_scope_fen: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A sum and its four parts, fen: amount = full + over + first + in scope."""
-
-    amount_fen: int
-    full_self_pay_fen: int
-    over_limit_fen: int
-    first_self_pay_fen: int
-    in_scope_fen: int
-
-
-@dataclass(frozen=True, slots=True)
-class BillSplit:
-    """A bill: the whole, each line in order, and the fee categories by code."""
-
-    parts: Parts
-    lines: tuple[LineSplit, ...]
-    categories: tuple[tuple[FeeCategory, Parts], ...]
-
-
-class LineAmountMismatch(Exception):
-    """Price times quantity is more than one fen away from the amount."""
-
-    def __init__(self, line_id: str) -> None:
-        self.line_id = line_id
-        super().__init__(f"line {line_id}")
-
-
-class TotalMismatch(Exception):
-    """The lines do not add up to the stated total."""
-
-    def __init__(self, total_fen: int, sum_fen: int) -> None:
-        self.total_fen = total_fen
-        self.sum_fen = sum_fen
-        super().__init__(f"total {total_fen}, sum {sum_fen}")
-
-
-class DayInvalid(Exception):
-    """A text of the form of a day that is no day, such as 2026-02-31."""
-
-    def __init__(self, field: str, value: str) -> None:
-        self.field = field
-        self.value = value
-        super().__init__(f"{field}: {value}")
+_NAMELESS = Revision(
+    date.min,
+    date.max,
+    "",
+    Terms(ListType.OTHER, CatalogClass.SELF_PAID, FeeCategory.OTHER, (), (), "", None, None, ""),
+    (NO_LIMIT,) * len(Level),
+)
+"""What is said of a line that no item of the list stands for."""
 
 
 def split_bill(
@@ -112,74 +57,139 @@ def split_bill(
     total_fen: int,
     day: date,
     rules: RuleBook,
-    mapped: Mapping[str, str],
+    institution: str | None,
+    mapped: Mapping[str, Sequence[MappingSpell]],
 ) -> BillSplit:
     """Split every line; `day` is the bill's, for lines without a day of their own.
 
-    `mapped` is the institution's registered mapping of its item codes to national codes; it goes
-    before the code that the line carries. Raises `LineAmountMismatch` for the first such line,
-    then `TotalMismatch`, and `DayInvalid`.
+    `mapped` is the institution's mapping of its item codes (目录对照); it goes before the code that
+    the line carries. `institution` may charge its own preparations; None asks nobody, as in a
+    manual claim. Raises `DayInvalid` or `LineAmountMismatch` for the first such line, then
+    `LineRepeated`, `RefundInvalid` and `TotalMismatch`.
     """
     days = {"": day}
-    sums: list[list[int] | None] = [None] * (max(FeeCategory) + 1)
+    level = rules.level
+    bill: list[Line] = []
+    charged: list[date] = []
+    found: list[tuple[str, Revision, Rule | Verdict]] = []
     done: list[LineSplit] = []
-    for index, line in enumerate(lines):
-        charged_on = line.charged_on
-        charged = days.get(charged_on)
-        if charged is None:
-            charged = days[charged_on] = _day_of(charged_on, f"lines[{index}].charged_on")
-        code = mapped.get(line.item_code)
-        if code is None:
-            code = line.national_code
-        split = split_line(line, code, rules.rule(code, charged) if code else UNMAPPED)
-        done.append(split)
-        total = sums[split.rule.fee_category]
+    across: list[int] = []
+    for line in lines:
+        on = line.charged_on
+        day_of_line = days.get(on)
+        if day_of_line is None:
+            day_of_line = days[on] = _day_of(on, f"lines[{len(done)}].charged_on")
+        line_id = line.line_id
+        price = line.unit_price_micro_yuan
+        quantity = line.quantity_e4
+        amount = line.amount_fen
+        # 接口规范 2204/2301: |price × quantity − amount| ≤ 0.01 yuan; refunds have negative ones.
+        if not -FEN <= price * quantity - amount * FEN <= FEN:
+            raise LineAmountMismatch(line_id)
+        decided = _found(line, day_of_line, rules, institution, mapped)
+        code, revision, rule = decided
+        if isinstance(rule, Verdict):
+            full, over, first, rest = amount, 0, 0, 0
+            applied, reason = rule
+        else:
+            limit = revision.limits[level - 1]
+            if price > limit:
+                full, over, first, rest = parts_of(rule, limit, price, quantity, amount, None)
+                applied, reason = limited(rule, limit, level, price, quantity, None)
+            else:
+                _, share, applied, reason, _ = rule.share or rule.share_of(price)
+                first = share_fen(amount, share) if share else 0
+                full, over, rest = 0, 0, amount - first
+            if rule.limited:
+                across.append(len(done))
+        if line.original_line_id:
+            across.append(len(done))
+        bill.append(line)
+        charged.append(day_of_line)
+        found.append(decided)
+        _, _, name, terms, _ = revision
+        done.append(
+            LineSplit(
+                line_id,
+                code,
+                name,
+                terms.catalog_class,
+                terms.fee_category,
+                amount,
+                full,
+                over,
+                first,
+                rest,
+                reason,
+                applied,
+            )
+        )
+    if len({split.line_id for split in done}) != len(done):
+        raise LineRepeated(_repeated(done))
+    if across:
+        split_across(bill, charged, found, level, across, done)
+    return _summed(done, total_fen)
+
+
+def _found(
+    line: Line,
+    day: date,
+    rules: RuleBook,
+    institution: str | None,
+    mapped: Mapping[str, Sequence[MappingSpell]],
+) -> tuple[str, Revision, Rule | Verdict]:
+    """The code, its revision, and the rule that splits the line or the verdict on the whole of it.
+
+    The steps: mapped, listed, in force, class, another institution's preparation, approval.
+    """
+    spells = mapped.get(line.item_code)
+    if spells is None:
+        code = line.national_code
+        if not code:
+            return "", _NAMELESS, UNMAPPED
+    else:
+        approved = mapped_code(spells, day)
+        if not isinstance(approved, str):
+            return "", _NAMELESS, MAPPING_NOT_APPROVED[approved]
+        code = approved
+    revisions = rules.codes.get(code)
+    if not revisions:
+        return code, _NAMELESS, UNLISTED
+    for revision in reversed(revisions):
+        if revision.first_day <= day <= revision.last_day:
+            break
+    else:
+        return code, revisions[-1], OUT_OF_FORCE
+    rule = rules.rule(revision.terms)
+    preparing = rule.preparing_institution
+    if preparing and institution is not None and institution != preparing:
+        return code, revision, rule.foreign
+    return code, revision, rule.verdicts[line.hospital_approved] or rule
+
+
+def _summed(done: Sequence[LineSplit], total_fen: int) -> BillSplit:
+    sums: list[list[int] | None] = [None] * (max(FeeCategory) + 1)
+    for _, _, _, _, category, amount, full, over, first, rest, _, _ in done:
+        total = sums[category]
         if total is None:
-            total = sums[split.rule.fee_category] = [0, 0, 0, 0, 0]
-        total[0] += split.amount_fen
-        total[1] += split.full_self_pay_fen
-        total[2] += split.over_limit_fen
-        total[3] += split.first_self_pay_fen
-        total[4] += split.in_scope_fen
+            sums[category] = [amount, full, over, first, rest]
+        else:
+            total[0] += amount
+            total[1] += full
+            total[2] += over
+            total[3] += first
+            total[4] += rest
     categories = tuple(
         (category, Parts(*found)) for category in FeeCategory if (found := sums[category])
     )
-    whole = Parts(*map(sum, zip(*filter(None, sums), strict=True))) if done else _NOTHING
+    whole = Parts(*map(sum, zip([0] * 5, *filter(None, sums), strict=True)))
     if whole.amount_fen != total_fen:
         raise TotalMismatch(total_fen, whole.amount_fen)
     return BillSplit(parts=whole, lines=tuple(done), categories=categories)
 
 
-_NOTHING = Parts(0, 0, 0, 0, 0)
-
-
-def split_line(line: Line, national_code: str, rule: Rule) -> LineSplit:
-    """Split one line by its rule. Raises `LineAmountMismatch`."""
-    amount = line.amount_fen
-    price = line.unit_price_micro_yuan
-    quantity = line.quantity_e4
-    # 接口规范 2204/2301: |price × quantity − amount| ≤ 0.01 yuan, refunds in negative quantities.
-    if not -FEN <= price * quantity - amount * FEN <= FEN:
-        raise LineAmountMismatch(line.line_id)
-    if not rule.covered:
-        return LineSplit(line.line_id, national_code, rule, amount, amount, 0, 0, 0, rule.reason)
-    if rule.restricted and line.hospital_approved != APPROVED:
-        return LineSplit(
-            line.line_id, national_code, rule, amount, amount, 0, 0, 0, rule.reason_not_approved
-        )
-    rest = abs(amount)
-    over = 0
-    reason = rule.reason
-    if price > rule.limit_micro_yuan:
-        # The amount may be a fen short of price × quantity, so the part over the limit is bounded.
-        over = min(divide_fen((price - rule.limit_micro_yuan) * abs(quantity), FEN), rest)
-        rest -= over
-        reason = rule.reason_over_limit
-    first = share_fen(rest, rule.first_self_pay_bp) if rule.first_self_pay_bp else 0
-    rest -= first
-    if amount < 0:
-        over, first, rest = -over, -first, -rest
-    return LineSplit(line.line_id, national_code, rule, amount, 0, over, first, rest, reason)
+def _repeated(done: Iterable[LineSplit]) -> str:
+    return next(line_id for line_id, n in Counter(each.line_id for each in done).items() if n > 1)
 
 
 def _day_of(text: str, field: str) -> date:

@@ -1,4 +1,4 @@
-"""Prices as people read them."""
+"""Prices and quantities as people read them."""
 
 from __future__ import annotations
 
@@ -7,3 +7,9 @@ def yuan_of_micro(micro_yuan: int) -> str:
     """A price as yuan with two decimals, more where it has more: 1500000 → `1.50`."""
     whole, part = divmod(micro_yuan, 1_000_000)
     return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"
+
+
+def quantity_text(quantity_e4: int) -> str:
+    """A quantity without needless decimals: 15000 → `1.5`."""
+    whole, part = divmod(quantity_e4, 10_000)
+    return f"{whole}.{f'{part:04d}'.rstrip('0')}" if part else str(whole)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import Enum, IntEnum
 
-from services.enrollment.domain.id_number import age_on
+from infra.runtime.id_number import age_on
 from services.enrollment.domain.qualification import Qualification, nearest
 from services.enrollment.domain.status import InsuredStatus, Spell, insured_since, on
 

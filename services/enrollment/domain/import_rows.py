@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 
-from services.enrollment.domain.id_number import birth_date
+from infra.runtime.id_number import birth_date
 from services.enrollment.domain.qualification import Qualification, overlap
 from services.enrollment.domain.registration import Membership
 from services.enrollment.domain.spelling import same_name

@@ -9,10 +9,8 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
-from infra.runtime.database import Database
-from infra.runtime.errors import Reason, Refusal
+from infra.runtime.database import Database, transaction
 from services.enrollment.domain.import_parts import Neighbours, PartTaken
 from services.enrollment.domain.import_rows import RejectedRow, Totals
 from services.enrollment.domain.registration import Key
@@ -159,31 +157,24 @@ class ImportStore:
 
         Parts under way hold the import's row, so none arrives between counting and ending.
         """
-        try:
-            async with self._database.engine.begin() as connection:
-                named = {"import_id": import_id}
-                await connection.execute(_LOCK, named)
-                ended = await connection.execute(_FINISH, {**named, "parts": parts, "at": at})
-                if ended.rowcount != 1:
-                    return False
-                await connection.execute(_FORGET, named)
-                await connection.execute(
-                    _AUDIT,
-                    {
-                        "at": at,
-                        "actor": audit.actor,
-                        "action": audit.action,
-                        "subject": audit.subject,
-                        "digest": audit.digest,
-                    },
-                )
-                return True
-        except (OSError, TimeoutError, DBAPIError) as error:
-            if isinstance(error, DBAPIError) and not error.connection_invalidated:
-                raise
-            raise Refusal(
-                Reason.ERROR_REASON_DATABASE_UNAVAILABLE, cause=type(error).__name__
-            ) from error
+        async with transaction(self._database) as connection:
+            named = {"import_id": import_id}
+            await connection.execute(_LOCK, named)
+            ended = await connection.execute(_FINISH, {**named, "parts": parts, "at": at})
+            if ended.rowcount != 1:
+                return False
+            await connection.execute(_FORGET, named)
+            await connection.execute(
+                _AUDIT,
+                {
+                    "at": at,
+                    "actor": audit.actor,
+                    "action": audit.action,
+                    "subject": audit.subject,
+                    "digest": audit.digest,
+                },
+            )
+            return True
 
     async def rejected(self, import_id: str, after: int, most: int) -> list[RejectedRow]:
         """Rows not taken behind the line `after`, in the order of the file."""

@@ -13,12 +13,13 @@ from infra.runtime.clock import Clock, instant
 from infra.runtime.days import parse_day
 from infra.runtime.errors import Reason, Refusal
 from services.settlement.closing import closing_of
+from services.settlement.domain.audit_case import Duty
 from services.settlement.domain.states import State
 from services.settlement.store.care import CareStore, Closing, Key, Opening
 from services.settlement.store.operating import OperatingStore
 from services.settlement.store.recovery import RecoveryStore
 from yidi.common.v1 import types_pb2
-from yidi.settlement.v1 import care_pb2, insured_pb2
+from yidi.settlement.v1 import care_pb2, insured_pb2, payload_pb2
 
 OLD = timedelta(seconds=60)
 """A settlement open for longer is an alarm."""
@@ -69,6 +70,7 @@ class CareServicer:
                 deadline_at=now + timedelta(milliseconds=item.remaining_ms),
                 operator=item.operator,
                 traceparent=item.traceparent,
+                duties=_duties(item),
             )
             for item in request.items
         ]
@@ -138,6 +140,8 @@ class CareServicer:
         if row is None:
             raise Refusal(Reason.ERROR_REASON_SETTLEMENT_NOT_FOUND)
         shown = _shown(row)
+        if row["kind"] == types_pb2.EXCHANGE_KIND_SETTLE:
+            shown.findings.extend(payload_pb2.ExchangePayload.FromString(row["request"]).findings)
         # The one that stands, whoever sent it; else the one that recovery has named on the row.
         shown.row.undone_by = (
             await self._operating.undo_of(request.settlement_id) or shown.row.undone_by
@@ -179,6 +183,14 @@ class CareServicer:
             day, request.care_site, request.insured_site, request.detail, request.hour
         )
         return care_pb2.GetCareJournalDigestResponse(journal=digest)
+
+
+def _duties(item: care_pb2.OpenItem) -> int:
+    return (
+        Duty.UPLOAD_DETAIL * item.upload_detail
+        | Duty.INJURY_DECLARED * item.injury_declared
+        | Duty.AUDIT_FOUND * item.audit_found
+    )
 
 
 def _open_result(opening: Opening, row: asyncpg.Record) -> care_pb2.OpenResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
 import msgspec
 import structlog
@@ -13,7 +12,8 @@ from infra.runtime.clock import Clock, instant
 from infra.runtime.database import DATA_ERRORS
 from infra.runtime.days import parse_day
 from infra.runtime.directory import Directory
-from infra.runtime.errors import Reason, Refusal, Violation
+from infra.runtime.errors import Reason, Refusal
+from infra.runtime.paging import UUID, page_token
 from services.settlement.comparing import Comparing
 from services.settlement.deciding import Decider
 from services.settlement.domain.balance import FIELDS, ZERO, PersonKey, Values, add
@@ -28,7 +28,6 @@ from yidi.policy.v1 import policy_pb2
 from yidi.settlement.v1 import insured_pb2, payload_pb2
 
 PAST_PAGE = 256
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _log = structlog.get_logger("yidi.settlement")
 
 
@@ -153,10 +152,7 @@ class InsuredServicer:
         self, request: insured_pb2.ListPastCasesRequest, call: Call
     ) -> insured_pb2.ListPastCasesResponse:
         size = request.page_size or PAST_PAGE
-        token = request.page_token
-        if token and not _ID.fullmatch(token):
-            fault = Violation("page_token", "不是上一页返回的值")
-            raise Refusal(Reason.ERROR_REASON_MESSAGE_INVALID, violations=[fault])
+        token = page_token(request.page_token, UUID)
         # One more than asked for says whether there is another page.
         found = await self._store.past(
             self._directory.place(request.insured_area).area,

@@ -52,10 +52,10 @@ WITH item AS (
         $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[],
         $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
         $15::smallint[], $16::smallint[], $17::uuid[], $18::bytea[], $19::timestamptz[],
-        $20::text[], $21::text[]
+        $20::text[], $21::text[], $22::smallint[]
     ) AS t(settlement_id, caller, method, request_id, body_digest, payload_digest, institution,
            visit_id, bill_id, care_area, care_site, insured_area, insured_site, route, kind, undoes,
-           request, deadline_at, operator, traceparent)
+           request, deadline_at, operator, traceparent, duties)
 ), fresh AS (
     SELECT item.* FROM item
     WHERE NOT EXISTS (SELECT FROM settlement.request_key k WHERE {_SAME_KEY})
@@ -81,14 +81,15 @@ WITH item AS (
     INSERT INTO settlement.care_journal
         (settlement_id, state, caller, method, request_id, body_digest, payload_digest, institution,
          visit_id, bill_id, bill_claimed, care_area, insured_area, route, kind, undoes, request,
-         operator, traceparent, opened_at, deadline_at, state_at, care_site, insured_site)
+         operator, traceparent, opened_at, deadline_at, state_at, care_site, insured_site,
+         duties)
     SELECT fresh.settlement_id, 'PENDING', caller, method, request_id, body_digest, payload_digest,
            institution, visit_id, bill_id,
            CASE WHEN kind = {SETTLE}
                THEN (SELECT true FROM claimed WHERE claimed.settlement_id = fresh.settlement_id)
                ELSE true END,
            care_area, insured_area, route, kind, undoes, request, operator, traceparent, $1,
-           deadline_at, $1, care_site, insured_site
+           deadline_at, $1, care_site, insured_site, duties
     FROM fresh
     RETURNING settlement_id, caller, payload_digest
 ), audited AS (
@@ -194,6 +195,8 @@ class Opening:
     deadline_at: datetime
     operator: str
     traceparent: str
+    duties: int = 0
+    """What it leaves to be done once it is completed: `Duty`."""
 
     @property
     def request_key(self) -> tuple[str, str, str]:

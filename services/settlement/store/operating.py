@@ -8,6 +8,7 @@ from datetime import datetime
 import asyncpg
 
 from infra.runtime.database import Database
+from infra.runtime.money import yuan
 from services.settlement.store.care import ROW_COLUMNS
 
 _SHOW_STATEMENT = f"""
@@ -42,6 +43,15 @@ WHERE b.state <> j.state AND NOT (
         WHERE u.undoes = j.settlement_id AND u.state = 'COMPLETED'))
 LIMIT 100
 """
+_DEDUCTED_STATEMENT = """
+SELECT c.settlement_id::text AS subject, c.deducted_fen,
+       coalesce(j.fund_total_fen, 0) AS fund_total_fen
+FROM (
+    SELECT settlement_id, sum(deducted_fen)::bigint AS deducted_fen FROM settlement.audit_case
+    WHERE state = 'DEDUCTED' GROUP BY settlement_id
+) c LEFT JOIN settlement.care_journal j ON j.settlement_id = c.settlement_id
+WHERE c.deducted_fen > coalesce(j.fund_total_fen, 0) LIMIT 100
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,8 @@ class OperatingStore:
         return await self._database.run(_OPEN_STATEMENT, limit)
 
     async def oddities(self, opened_before: datetime) -> list[Oddity]:
-        """Rows open since before `opened_before`, and claims that contradict their row."""
+        """Rows open since before `opened_before`, claims that contradict their row, and deductions
+        above what the funds paid."""
         found = [
             Oddity("open_too_long", r["subject"], f"自 {r['opened_at']:%Y-%m-%d %H:%M:%S} 起未定")
             for r in await self._database.run(_OLD_STATEMENT, opened_before)
@@ -85,4 +96,12 @@ class OperatingStore:
                 Oddity(name, row["subject"], f"登记为 {row['claimed']}，结算为 {row['state']}")
                 for row in await self._database.run(statement)
             ]
+        found += [
+            Oddity(
+                "audit_case",
+                row["subject"],
+                f"扣款 {yuan(row['deducted_fen'])} 元，基金支付 {yuan(row['fund_total_fen'])} 元",
+            )
+            for row in await self._database.run(_DEDUCTED_STATEMENT)
+        ]
         return found

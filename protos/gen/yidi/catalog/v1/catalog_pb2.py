@@ -30,7 +30,7 @@ from yidi.common.v1 import types_pb2 as yidi_dot_common_dot_v1_dot_types__pb2
 from yidi.common.v1 import visit_pb2 as yidi_dot_common_dot_v1_dot_visit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dyidi/catalog/v1/catalog.proto\x12\x0fyidi.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17google/rpc/status.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\x1a\x1ayidi/common/v1/visit.proto\"V\n\x15\x42\x61tchSplitFeesRequest\x12=\n\x05items\x18\x01 \x03(\x0b\x32\x1e.yidi.catalog.v1.SplitFeesItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\x95\x02\n\rSplitFeesItem\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12,\n\x0binstitution\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[A-Z0-9]{6,30}$\x12,\n\x05visit\x18\x03 \x01(\x0b\x32\x15.yidi.common.v1.VisitB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\x05route\x18\x04 \x01(\x0e\x32\x15.yidi.common.v1.RouteB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x34\n\x05lines\x18\x05 \x03(\x0b\x32\x18.yidi.catalog.v1.FeeLineB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xd0\x0f\x12*\n\ttotal_fen\x18\x06 \x01(\x03\x42\x17\xbaH\x14\"\x12\x18\x80\xa0\x94\xa5\x8d\x1d(\x80\xe0\xeb\xda\xf2\xe2\xff\xff\xff\x01\"\x8a\x03\n\x07\x46\x65\x65Line\x12\x1e\n\x07line_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18(\x80\xbc\x18\x01\x12 \n\titem_code\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x32\x80\xbc\x18\x01\x12\"\n\rnational_code\x18\x03 \x01(\tB\x0b\xbaH\x04r\x02\x18\x32\x80\xbc\x18\x01\x12\x33\n\x15unit_price_micro_yuan\x18\x04 \x01(\x03\x42\x14\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x80\xbc\x18\x01\x12\x32\n\x0bquantity_e4\x18\x05 \x01(\x03\x42\x1d\xbaH\x16\"\x14\x18\x80\xd0\xdb\xc3\xf4\x02(\x80\xb0\xa4\xbc\x8b\xfd\xff\xff\xff\x01\x38\x00\x80\xbc\x18\x01\x12/\n\namount_fen\x18\x06 \x01(\x03\x42\x1b\xbaH\x14\"\x12\x18\x80\xa0\x94\xa5\x8d\x1d(\x80\xe0\xeb\xda\xf2\xe2\xff\xff\xff\x01\x80\xbc\x18\x01\x12?\n\x11hospital_approved\x18\x07 \x01(\x0e\x32\x16.yidi.common.v1.AnswerB\x0c\xbaH\x05\x82\x01\x02\x10\x01\x80\xbc\x18\x01\x12>\n\ncharged_on\x18\x08 \x01(\tB*\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x80\xbc\x18\x01\"K\n\x16\x42\x61tchSplitFeesResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .yidi.catalog.v1.SplitFeesResult\"y\n\x0fSplitFeesResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x05split\x18\x02 \x01(\x0b\x32\x19.yidi.catalog.v1.FeeSplitH\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xee\x01\n\x08\x46\x65\x65Split\x12\x30\n\x0binstitution\x18\x01 \x01(\x0b\x32\x1b.yidi.common.v1.Institution\x12\x19\n\x11\x63\x61talogue_version\x18\x02 \x01(\t\x12\x11\n\ttotal_fen\x18\x03 \x01(\x03\x12\'\n\x05parts\x18\x04 \x01(\x0b\x32\x18.yidi.common.v1.FeeParts\x12(\n\x05lines\x18\x05 \x03(\x0b\x32\x19.yidi.common.v1.LineSplit\x12/\n\ncategories\x18\x06 \x03(\x0b\x32\x1b.yidi.common.v1.CategorySum2\x86\x01\n\x0e\x43\x61talogService\x12t\n\x0e\x42\x61tchSplitFees\x12&.yidi.catalog.v1.BatchSplitFeesRequest\x1a\'.yidi.catalog.v1.BatchSplitFeesResponse\"\x11\xaa\xbb\x18\r\n\x0b\x08\x03\x12\x07gatewayb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dyidi/catalog/v1/catalog.proto\x12\x0fyidi.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17google/rpc/status.proto\x1a\x1cyidi/common/v1/amounts.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/types.proto\x1a\x1ayidi/common/v1/visit.proto\"V\n\x15\x42\x61tchSplitFeesRequest\x12=\n\x05items\x18\x01 \x03(\x0b\x32\x1e.yidi.catalog.v1.SplitFeesItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\xec\x02\n\rSplitFeesItem\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12,\n\x0binstitution\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[A-Z0-9]{6,30}$\x12,\n\x05visit\x18\x03 \x01(\x0b\x32\x15.yidi.common.v1.VisitB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\x05route\x18\x04 \x01(\x0e\x32\x15.yidi.common.v1.RouteB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x34\n\x05lines\x18\x05 \x03(\x0b\x32\x18.yidi.catalog.v1.FeeLineB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xd0\x0f\x12*\n\ttotal_fen\x18\x06 \x01(\x03\x42\x17\xbaH\x14\"\x12\x18\x80\xa0\x94\xa5\x8d\x1d(\x80\xe0\xeb\xda\xf2\xe2\xff\xff\xff\x01\x12(\n\x07patient\x18\x07 \x01(\x0b\x32\x17.yidi.common.v1.Patient\x12+\n\x05\x63laim\x18\x08 \x01(\x0b\x32\x1c.yidi.catalog.v1.ManualClaim\"\x80\x01\n\x0bManualClaim\x12(\n\tlist_area\x18\x01 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x01\x12G\n\x11price_limit_level\x18\x02 \x01(\x0e\x32 .yidi.common.v1.InstitutionLevelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"\xb1\x03\n\x07\x46\x65\x65Line\x12\x1e\n\x07line_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18(\x80\xbc\x18\x01\x12 \n\titem_code\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x32\x80\xbc\x18\x01\x12\"\n\rnational_code\x18\x03 \x01(\tB\x0b\xbaH\x04r\x02\x18\x32\x80\xbc\x18\x01\x12\x33\n\x15unit_price_micro_yuan\x18\x04 \x01(\x03\x42\x14\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x80\xbc\x18\x01\x12\x32\n\x0bquantity_e4\x18\x05 \x01(\x03\x42\x1d\xbaH\x16\"\x14\x18\x80\xd0\xdb\xc3\xf4\x02(\x80\xb0\xa4\xbc\x8b\xfd\xff\xff\xff\x01\x38\x00\x80\xbc\x18\x01\x12/\n\namount_fen\x18\x06 \x01(\x03\x42\x1b\xbaH\x14\"\x12\x18\x80\xa0\x94\xa5\x8d\x1d(\x80\xe0\xeb\xda\xf2\xe2\xff\xff\xff\x01\x80\xbc\x18\x01\x12?\n\x11hospital_approved\x18\x07 \x01(\x0e\x32\x16.yidi.common.v1.AnswerB\x0c\xbaH\x05\x82\x01\x02\x10\x01\x80\xbc\x18\x01\x12>\n\ncharged_on\x18\x08 \x01(\tB*\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x80\xbc\x18\x01\x12%\n\x10original_line_id\x18\t \x01(\tB\x0b\xbaH\x04r\x02\x18(\x80\xbc\x18\x01\"K\n\x16\x42\x61tchSplitFeesResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .yidi.catalog.v1.SplitFeesResult\"y\n\x0fSplitFeesResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x05split\x18\x02 \x01(\x0b\x32\x19.yidi.catalog.v1.FeeSplitH\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x9e\x02\n\x08\x46\x65\x65Split\x12\x30\n\x0binstitution\x18\x01 \x01(\x0b\x32\x1b.yidi.common.v1.Institution\x12\x19\n\x11\x63\x61talogue_version\x18\x02 \x01(\t\x12\x11\n\ttotal_fen\x18\x03 \x01(\x03\x12\'\n\x05parts\x18\x04 \x01(\x0b\x32\x18.yidi.common.v1.FeeParts\x12(\n\x05lines\x18\x05 \x03(\x0b\x32\x19.yidi.common.v1.LineSplit\x12/\n\ncategories\x18\x06 \x03(\x0b\x32\x1b.yidi.common.v1.CategorySum\x12.\n\x08\x66indings\x18\x07 \x03(\x0b\x32\x1c.yidi.common.v1.AuditFinding2\x93\x01\n\x0e\x43\x61talogService\x12\x80\x01\n\x0e\x42\x61tchSplitFees\x12&.yidi.catalog.v1.BatchSplitFeesRequest\x1a\'.yidi.catalog.v1.BatchSplitFeesResponse\"\x1d\xaa\xbb\x18\x19\n\x17\x08\x03\x12\x07gateway\x12\nsettlementb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPLITFEESITEM'].fields_by_name['lines']._serialized_options = b'\272H\010\222\001\005\010\001\020\320\017'
   _globals['_SPLITFEESITEM'].fields_by_name['total_fen']._loaded_options = None
   _globals['_SPLITFEESITEM'].fields_by_name['total_fen']._serialized_options = b'\272H\024\"\022\030\200\240\224\245\215\035(\200\340\353\332\362\342\377\377\377\001'
+  _globals['_MANUALCLAIM'].fields_by_name['list_area']._loaded_options = None
+  _globals['_MANUALCLAIM'].fields_by_name['list_area']._serialized_options = b'\272H\016r\0142\n^[0-9]{6}$\370\273\030\001'
+  _globals['_MANUALCLAIM'].fields_by_name['price_limit_level']._loaded_options = None
+  _globals['_MANUALCLAIM'].fields_by_name['price_limit_level']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_FEELINE'].fields_by_name['line_id']._loaded_options = None
   _globals['_FEELINE'].fields_by_name['line_id']._serialized_options = b'\272H\006r\004\020\001\030(\200\274\030\001'
   _globals['_FEELINE'].fields_by_name['item_code']._loaded_options = None
@@ -67,20 +71,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEELINE'].fields_by_name['hospital_approved']._serialized_options = b'\272H\005\202\001\002\020\001\200\274\030\001'
   _globals['_FEELINE'].fields_by_name['charged_on']._loaded_options = None
   _globals['_FEELINE'].fields_by_name['charged_on']._serialized_options = b'\272H#r!2\037^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\200\274\030\001'
+  _globals['_FEELINE'].fields_by_name['original_line_id']._loaded_options = None
+  _globals['_FEELINE'].fields_by_name['original_line_id']._serialized_options = b'\272H\004r\002\030(\200\274\030\001'
   _globals['_CATALOGSERVICE'].methods_by_name['BatchSplitFees']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['BatchSplitFees']._serialized_options = b'\252\273\030\r\n\013\010\003\022\007gateway'
+  _globals['_CATALOGSERVICE'].methods_by_name['BatchSplitFees']._serialized_options = b'\252\273\030\031\n\027\010\003\022\007gateway\022\nsettlement'
   _globals['_BATCHSPLITFEESREQUEST']._serialized_start=220
   _globals['_BATCHSPLITFEESREQUEST']._serialized_end=306
   _globals['_SPLITFEESITEM']._serialized_start=309
-  _globals['_SPLITFEESITEM']._serialized_end=586
-  _globals['_FEELINE']._serialized_start=589
-  _globals['_FEELINE']._serialized_end=983
-  _globals['_BATCHSPLITFEESRESPONSE']._serialized_start=985
-  _globals['_BATCHSPLITFEESRESPONSE']._serialized_end=1060
-  _globals['_SPLITFEESRESULT']._serialized_start=1062
-  _globals['_SPLITFEESRESULT']._serialized_end=1183
-  _globals['_FEESPLIT']._serialized_start=1186
-  _globals['_FEESPLIT']._serialized_end=1424
-  _globals['_CATALOGSERVICE']._serialized_start=1427
-  _globals['_CATALOGSERVICE']._serialized_end=1561
+  _globals['_SPLITFEESITEM']._serialized_end=673
+  _globals['_MANUALCLAIM']._serialized_start=676
+  _globals['_MANUALCLAIM']._serialized_end=804
+  _globals['_FEELINE']._serialized_start=807
+  _globals['_FEELINE']._serialized_end=1240
+  _globals['_BATCHSPLITFEESRESPONSE']._serialized_start=1242
+  _globals['_BATCHSPLITFEESRESPONSE']._serialized_end=1317
+  _globals['_SPLITFEESRESULT']._serialized_start=1319
+  _globals['_SPLITFEESRESULT']._serialized_end=1440
+  _globals['_FEESPLIT']._serialized_start=1443
+  _globals['_FEESPLIT']._serialized_end=1729
+  _globals['_CATALOGSERVICE']._serialized_start=1732
+  _globals['_CATALOGSERVICE']._serialized_end=1879
 # @@protoc_insertion_point(module_scope)

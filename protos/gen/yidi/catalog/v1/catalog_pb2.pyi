@@ -58,6 +58,8 @@ class SplitFeesItem(_message.Message):
     ROUTE_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     TOTAL_FEN_FIELD_NUMBER: _builtins.int
+    PATIENT_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The asker's id of the item."""
     institution: _builtins.str
@@ -74,6 +76,14 @@ class SplitFeesItem(_message.Message):
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeeLine]:
         """The lines, refunds negative."""
 
+    @_builtins.property
+    def patient(self) -> _visit_pb2.Patient:
+        """What is known of the patient, for the fee audit."""
+
+    @_builtins.property
+    def claim(self) -> Global___ManualClaim:
+        """Of a manual claim (手工报销): the insured place's own list splits, and no institution is looked up."""
+
     def __init__(
         self,
         *,
@@ -83,14 +93,42 @@ class SplitFeesItem(_message.Message):
         route: _types_pb2.Route.ValueType = ...,
         lines: _abc.Iterable[Global___FeeLine] | None = ...,
         total_fen: _builtins.int = ...,
+        patient: _visit_pb2.Patient | None = ...,
+        claim: Global___ManualClaim | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["visit", b"visit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "patient", b"patient", "visit", b"visit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "institution", b"institution", "lines", b"lines", "route", b"route", "total_fen", b"total_fen", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "id", b"id", "institution", b"institution", "lines", b"lines", "patient", b"patient", "route", b"route", "total_fen", b"total_fen", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SplitFeesItem: _TypeAlias = SplitFeesItem  # noqa: Y015
+
+@_typing.final
+class ManualClaim(_message.Message):
+    """By whose list a claim made at home is split. The institution may be anywhere in the country."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIST_AREA_FIELD_NUMBER: _builtins.int
+    PRICE_LIMIT_LEVEL_FIELD_NUMBER: _builtins.int
+    list_area: _builtins.str
+    """Pooling area whose list splits: the insured area, one of this site's."""
+    price_limit_level: _types_pb2.InstitutionLevel.ValueType
+    """限价医院等级 (lmtpric_hosp_lv) that the insured area takes the institution for."""
+    def __init__(
+        self,
+        *,
+        list_area: _builtins.str = ...,
+        price_limit_level: _types_pb2.InstitutionLevel.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["list_area", b"list_area", "price_limit_level", b"price_limit_level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManualClaim: _TypeAlias = ManualClaim  # noqa: Y015
 
 @_typing.final
 class FeeLine(_message.Message):
@@ -106,6 +144,7 @@ class FeeLine(_message.Message):
     AMOUNT_FEN_FIELD_NUMBER: _builtins.int
     HOSPITAL_APPROVED_FIELD_NUMBER: _builtins.int
     CHARGED_ON_FIELD_NUMBER: _builtins.int
+    ORIGINAL_LINE_ID_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """Line number within the bill (feedetl_sn)."""
     item_code: _builtins.str
@@ -122,6 +161,10 @@ class FeeLine(_message.Message):
     """医院审批标志 (hosp_appr_flag) of a restricted item."""
     charged_on: _builtins.str
     """Day of the charge (fee_ocur_time), ISO, or empty for the visit's last day."""
+    original_line_id: _builtins.str
+    """原费用流水号 (init_feedetl_sn): on a negative line the line of this bill that it returns a part of,
+    or empty.
+    """
     def __init__(
         self,
         *,
@@ -133,10 +176,11 @@ class FeeLine(_message.Message):
         amount_fen: _builtins.int = ...,
         hospital_approved: _types_pb2.Answer.ValueType = ...,
         charged_on: _builtins.str = ...,
+        original_line_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_fen", b"amount_fen", "charged_on", b"charged_on", "hospital_approved", b"hospital_approved", "item_code", b"item_code", "line_id", b"line_id", "national_code", b"national_code", "quantity_e4", b"quantity_e4", "unit_price_micro_yuan", b"unit_price_micro_yuan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_fen", b"amount_fen", "charged_on", b"charged_on", "hospital_approved", b"hospital_approved", "item_code", b"item_code", "line_id", b"line_id", "national_code", b"national_code", "original_line_id", b"original_line_id", "quantity_e4", b"quantity_e4", "unit_price_micro_yuan", b"unit_price_micro_yuan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,6 +258,7 @@ class FeeSplit(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     CATEGORIES_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     catalogue_version: _builtins.str
     """Catalogue version."""
     total_fen: _builtins.int
@@ -234,6 +279,10 @@ class FeeSplit(_message.Message):
     def categories(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.CategorySum]:
         """The national fee categories, ordered by code."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.AuditFinding]:
+        """What the fee audit found and let pass."""
+
     def __init__(
         self,
         *,
@@ -243,10 +292,11 @@ class FeeSplit(_message.Message):
         parts: _amounts_pb2.FeeParts | None = ...,
         lines: _abc.Iterable[_visit_pb2.LineSplit] | None = ...,
         categories: _abc.Iterable[_visit_pb2.CategorySum] | None = ...,
+        findings: _abc.Iterable[_visit_pb2.AuditFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["institution", b"institution", "parts", b"parts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_version", b"catalogue_version", "categories", b"categories", "institution", b"institution", "lines", b"lines", "parts", b"parts", "total_fen", b"total_fen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_version", b"catalogue_version", "categories", b"categories", "findings", b"findings", "institution", b"institution", "lines", b"lines", "parts", b"parts", "total_fen", b"total_fen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -196,6 +196,38 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """导入 {import} 不能这样继续：{cause}。"""
     ERROR_REASON_IMPORT_TOTALS_DIFFER: _ErrorReason.ValueType  # 86
     """导入的合计与文件的控制数不一致：{cause}。"""
+    ERROR_REASON_LINE_REPEATED: _ErrorReason.ValueType  # 87
+    """明细行号 {line_id} 在同一单据内重复。"""
+    ERROR_REASON_REFUND_LINE_INVALID: _ErrorReason.ValueType  # 88
+    """退费明细 {line_id} 无法冲销原明细：{cause}。"""
+    ERROR_REASON_FEE_AUDIT_REFUSED: _ErrorReason.ValueType  # 89
+    """单据未通过就医地智能审核：{cause}。"""
+    ERROR_REASON_CATALOGUE_IMPORT_INVALID: _ErrorReason.ValueType  # 90
+    """目录文件不符合格式：{cause}。"""
+    ERROR_REASON_CATALOGUE_IMPORT_STATE_WRONG: _ErrorReason.ValueType  # 91
+    """目录导入 {import} 不能这样继续：{cause}。"""
+    ERROR_REASON_CATALOGUE_IMPORT_REJECTED: _ErrorReason.ValueType  # 92
+    """目录导入 {import} 有 {count} 行不能采用，目录未作任何改变。"""
+    ERROR_REASON_CATALOGUE_CHANGE_REFUSED: _ErrorReason.ValueType  # 93
+    """不能这样更改目录：{cause}。"""
+    ERROR_REASON_CATALOGUE_CHANGED_MEANWHILE: _ErrorReason.ValueType  # 94
+    """目录已被他人更改，现行版本为 {version}。"""
+    ERROR_REASON_CATALOGUE_ITEM_NOT_FOUND: _ErrorReason.ValueType  # 95
+    """{area} 的目录中没有项目 {value}。"""
+    ERROR_REASON_MAPPING_CHANGE_REFUSED: _ErrorReason.ValueType  # 96
+    """不能这样办理目录对照：{cause}。"""
+    ERROR_REASON_INSTITUTION_CHANGE_REFUSED: _ErrorReason.ValueType  # 97
+    """不能这样登记医药机构：{cause}。"""
+    ERROR_REASON_DETAIL_DIFFERS: _ErrorReason.ValueType  # 98
+    """结算 {settlement_id} 的明细与结算结果不符：{cause}。"""
+    ERROR_REASON_AUDIT_CASE_NOT_FOUND: _ErrorReason.ValueType  # 99
+    """没有找到审核事项 {value}。"""
+    ERROR_REASON_AUDIT_DECISION_REFUSED: _ErrorReason.ValueType  # 100
+    """不能这样处理审核事项：{cause}。"""
+    ERROR_REASON_INSTITUTION_AGREEMENT_NOT_IN_FORCE: _ErrorReason.ValueType  # 101
+    """医药机构 {institution} 在 {date} 没有有效的医保服务协议：{cause}。"""
+    ERROR_REASON_INSTITUTION_DISEASE_NOT_OPENED: _ErrorReason.ValueType  # 102
+    """医药机构 {institution} 在 {date} 未开通门诊慢特病 {disease} 的直接结算。"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason for which the suite refuses or cannot answer. On the wire: `google.rpc.Status` with
@@ -377,4 +409,36 @@ ERROR_REASON_IMPORT_STATE_WRONG: ErrorReason.ValueType  # 85
 """导入 {import} 不能这样继续：{cause}。"""
 ERROR_REASON_IMPORT_TOTALS_DIFFER: ErrorReason.ValueType  # 86
 """导入的合计与文件的控制数不一致：{cause}。"""
+ERROR_REASON_LINE_REPEATED: ErrorReason.ValueType  # 87
+"""明细行号 {line_id} 在同一单据内重复。"""
+ERROR_REASON_REFUND_LINE_INVALID: ErrorReason.ValueType  # 88
+"""退费明细 {line_id} 无法冲销原明细：{cause}。"""
+ERROR_REASON_FEE_AUDIT_REFUSED: ErrorReason.ValueType  # 89
+"""单据未通过就医地智能审核：{cause}。"""
+ERROR_REASON_CATALOGUE_IMPORT_INVALID: ErrorReason.ValueType  # 90
+"""目录文件不符合格式：{cause}。"""
+ERROR_REASON_CATALOGUE_IMPORT_STATE_WRONG: ErrorReason.ValueType  # 91
+"""目录导入 {import} 不能这样继续：{cause}。"""
+ERROR_REASON_CATALOGUE_IMPORT_REJECTED: ErrorReason.ValueType  # 92
+"""目录导入 {import} 有 {count} 行不能采用，目录未作任何改变。"""
+ERROR_REASON_CATALOGUE_CHANGE_REFUSED: ErrorReason.ValueType  # 93
+"""不能这样更改目录：{cause}。"""
+ERROR_REASON_CATALOGUE_CHANGED_MEANWHILE: ErrorReason.ValueType  # 94
+"""目录已被他人更改，现行版本为 {version}。"""
+ERROR_REASON_CATALOGUE_ITEM_NOT_FOUND: ErrorReason.ValueType  # 95
+"""{area} 的目录中没有项目 {value}。"""
+ERROR_REASON_MAPPING_CHANGE_REFUSED: ErrorReason.ValueType  # 96
+"""不能这样办理目录对照：{cause}。"""
+ERROR_REASON_INSTITUTION_CHANGE_REFUSED: ErrorReason.ValueType  # 97
+"""不能这样登记医药机构：{cause}。"""
+ERROR_REASON_DETAIL_DIFFERS: ErrorReason.ValueType  # 98
+"""结算 {settlement_id} 的明细与结算结果不符：{cause}。"""
+ERROR_REASON_AUDIT_CASE_NOT_FOUND: ErrorReason.ValueType  # 99
+"""没有找到审核事项 {value}。"""
+ERROR_REASON_AUDIT_DECISION_REFUSED: ErrorReason.ValueType  # 100
+"""不能这样处理审核事项：{cause}。"""
+ERROR_REASON_INSTITUTION_AGREEMENT_NOT_IN_FORCE: ErrorReason.ValueType  # 101
+"""医药机构 {institution} 在 {date} 没有有效的医保服务协议：{cause}。"""
+ERROR_REASON_INSTITUTION_DISEASE_NOT_OPENED: ErrorReason.ValueType  # 102
+"""医药机构 {institution} 在 {date} 未开通门诊慢特病 {disease} 的直接结算。"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -875,3 +875,175 @@ RESOLVE_INTENT_QUERY: ResolveIntent.ValueType  # 1
 RESOLVE_INTENT_ABORT: ResolveIntent.ValueType  # 2
 """Inserts a tombstone if there is no row and returns the row there is: final either way."""
 Global___ResolveIntent: _TypeAlias = ResolveIntent  # noqa: Y015
+
+class _ListType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ListTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ListType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIST_TYPE_UNSPECIFIED: _ListType.ValueType  # 0
+    """Not given."""
+    LIST_TYPE_DRUG: _ListType.ValueType  # 1
+    """Western and Chinese patent drugs."""
+    LIST_TYPE_HERBAL_PIECES: _ListType.ValueType  # 2
+    """Chinese herbal pieces."""
+    LIST_TYPE_PREPARATION: _ListType.ValueType  # 3
+    """An institution's own preparations."""
+    LIST_TYPE_ETHNIC_DRUG: _ListType.ValueType  # 4
+    """Ethnic drugs."""
+    LIST_TYPE_OTHER: _ListType.ValueType  # 5
+    """Others."""
+    LIST_TYPE_GRANULES: _ListType.ValueType  # 6
+    """Granules of Chinese herbs."""
+    LIST_TYPE_SERVICE: _ListType.ValueType  # 7
+    """Medical services and facilities."""
+    LIST_TYPE_CONSUMABLE: _ListType.ValueType  # 8
+    """Consumables."""
+
+class ListType(_ListType, metaclass=_ListTypeEnumTypeWrapper):
+    """List that a catalogue item belongs to (list_type 目录类别)."""
+
+LIST_TYPE_UNSPECIFIED: ListType.ValueType  # 0
+"""Not given."""
+LIST_TYPE_DRUG: ListType.ValueType  # 1
+"""Western and Chinese patent drugs."""
+LIST_TYPE_HERBAL_PIECES: ListType.ValueType  # 2
+"""Chinese herbal pieces."""
+LIST_TYPE_PREPARATION: ListType.ValueType  # 3
+"""An institution's own preparations."""
+LIST_TYPE_ETHNIC_DRUG: ListType.ValueType  # 4
+"""Ethnic drugs."""
+LIST_TYPE_OTHER: ListType.ValueType  # 5
+"""Others."""
+LIST_TYPE_GRANULES: ListType.ValueType  # 6
+"""Granules of Chinese herbs."""
+LIST_TYPE_SERVICE: ListType.ValueType  # 7
+"""Medical services and facilities."""
+LIST_TYPE_CONSUMABLE: ListType.ValueType  # 8
+"""Consumables."""
+Global___ListType: _TypeAlias = ListType  # noqa: Y015
+
+class _SplitRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SplitRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SplitRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPLIT_RULE_UNSPECIFIED: _SplitRule.ValueType  # 0
+    """Not given."""
+    SPLIT_RULE_UNMAPPED: _SplitRule.ValueType  # 1
+    """The institution's item is not mapped: full self-pay."""
+    SPLIT_RULE_MAPPING_NOT_APPROVED: _SplitRule.ValueType  # 2
+    """The mapping is under review, refused, withdrawn or not in force: full self-pay."""
+    SPLIT_RULE_UNLISTED: _SplitRule.ValueType  # 3
+    """The code is not in the catalogue: full self-pay."""
+    SPLIT_RULE_OUT_OF_FORCE: _SplitRule.ValueType  # 4
+    """The item is not in force on the day of the charge: full self-pay."""
+    SPLIT_RULE_SELF_PAID: _SplitRule.ValueType  # 5
+    """丙类 and 自费 items: full self-pay."""
+    SPLIT_RULE_NOT_APPROVED: _SplitRule.ValueType  # 6
+    """限定支付范围 without the hospital's approval: full self-pay."""
+    SPLIT_RULE_DISAPPROVED: _SplitRule.ValueType  # 7
+    """The hospital itself found that the use is not covered (hosp_appr_flag 2): full self-pay."""
+    SPLIT_RULE_OVER_DAY_QUANTITY: _SplitRule.ValueType  # 8
+    """Beyond the quantity of a day: that part is full self-pay."""
+    SPLIT_RULE_OVER_VISIT_QUANTITY: _SplitRule.ValueType  # 9
+    """Beyond the quantity of a visit: that part is full self-pay."""
+    SPLIT_RULE_FOREIGN_PREPARATION: _SplitRule.ValueType  # 10
+    """Another institution's preparation: full self-pay."""
+    SPLIT_RULE_OVER_PRICE: _SplitRule.ValueType  # 11
+    """Price above the limit of the institution's level: the excess is over limit."""
+    SPLIT_RULE_FIRST_SELF_PAY: _SplitRule.ValueType  # 12
+    """乙类: a share is first self-pay."""
+    SPLIT_RULE_BANDED_SELF_PAY: _SplitRule.ValueType  # 13
+    """A share by band of the unit price (selfpay_prop_type 30) is first self-pay."""
+    SPLIT_RULE_IN_SCOPE: _SplitRule.ValueType  # 14
+    """The rest is in scope."""
+    SPLIT_RULE_REFUND: _SplitRule.ValueType  # 15
+    """The line returns a part of the line that it cites, by that line's own split."""
+
+class SplitRule(_SplitRule, metaclass=_SplitRuleEnumTypeWrapper):
+    """A rule of the care place's catalogue that decided a part of a line."""
+
+SPLIT_RULE_UNSPECIFIED: SplitRule.ValueType  # 0
+"""Not given."""
+SPLIT_RULE_UNMAPPED: SplitRule.ValueType  # 1
+"""The institution's item is not mapped: full self-pay."""
+SPLIT_RULE_MAPPING_NOT_APPROVED: SplitRule.ValueType  # 2
+"""The mapping is under review, refused, withdrawn or not in force: full self-pay."""
+SPLIT_RULE_UNLISTED: SplitRule.ValueType  # 3
+"""The code is not in the catalogue: full self-pay."""
+SPLIT_RULE_OUT_OF_FORCE: SplitRule.ValueType  # 4
+"""The item is not in force on the day of the charge: full self-pay."""
+SPLIT_RULE_SELF_PAID: SplitRule.ValueType  # 5
+"""丙类 and 自费 items: full self-pay."""
+SPLIT_RULE_NOT_APPROVED: SplitRule.ValueType  # 6
+"""限定支付范围 without the hospital's approval: full self-pay."""
+SPLIT_RULE_DISAPPROVED: SplitRule.ValueType  # 7
+"""The hospital itself found that the use is not covered (hosp_appr_flag 2): full self-pay."""
+SPLIT_RULE_OVER_DAY_QUANTITY: SplitRule.ValueType  # 8
+"""Beyond the quantity of a day: that part is full self-pay."""
+SPLIT_RULE_OVER_VISIT_QUANTITY: SplitRule.ValueType  # 9
+"""Beyond the quantity of a visit: that part is full self-pay."""
+SPLIT_RULE_FOREIGN_PREPARATION: SplitRule.ValueType  # 10
+"""Another institution's preparation: full self-pay."""
+SPLIT_RULE_OVER_PRICE: SplitRule.ValueType  # 11
+"""Price above the limit of the institution's level: the excess is over limit."""
+SPLIT_RULE_FIRST_SELF_PAY: SplitRule.ValueType  # 12
+"""乙类: a share is first self-pay."""
+SPLIT_RULE_BANDED_SELF_PAY: SplitRule.ValueType  # 13
+"""A share by band of the unit price (selfpay_prop_type 30) is first self-pay."""
+SPLIT_RULE_IN_SCOPE: SplitRule.ValueType  # 14
+"""The rest is in scope."""
+SPLIT_RULE_REFUND: SplitRule.ValueType  # 15
+"""The line returns a part of the line that it cites, by that line's own split."""
+Global___SplitRule: _TypeAlias = SplitRule  # noqa: Y015
+
+class _AuditAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_ACTION_UNSPECIFIED: _AuditAction.ValueType  # 0
+    """Not given."""
+    AUDIT_ACTION_WARN: _AuditAction.ValueType  # 1
+    """The bill goes on; whoever charges and whoever audits later is told."""
+    AUDIT_ACTION_REFUSE: _AuditAction.ValueType  # 2
+    """The bill is refused."""
+
+class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper):
+    """What a finding of the fee audit at the door means for the bill."""
+
+AUDIT_ACTION_UNSPECIFIED: AuditAction.ValueType  # 0
+"""Not given."""
+AUDIT_ACTION_WARN: AuditAction.ValueType  # 1
+"""The bill goes on; whoever charges and whoever audits later is told."""
+AUDIT_ACTION_REFUSE: AuditAction.ValueType  # 2
+"""The bill is refused."""
+Global___AuditAction: _TypeAlias = AuditAction  # noqa: Y015
+
+class _Sex:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SexEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sex.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEX_UNSPECIFIED: _Sex.ValueType  # 0
+    """Not given."""
+    SEX_MALE: _Sex.ValueType  # 1
+    """Male."""
+    SEX_FEMALE: _Sex.ValueType  # 2
+    """Female."""
+
+class Sex(_Sex, metaclass=_SexEnumTypeWrapper):
+    """性别 (gend)."""
+
+SEX_UNSPECIFIED: Sex.ValueType  # 0
+"""Not given."""
+SEX_MALE: Sex.ValueType  # 1
+"""Male."""
+SEX_FEMALE: Sex.ValueType  # 2
+"""Female."""
+Global___Sex: _TypeAlias = Sex  # noqa: Y015

@@ -214,6 +214,7 @@ class LineSplit(_message.Message):
     FIRST_SELF_PAY_FEN_FIELD_NUMBER: _builtins.int
     IN_SCOPE_FEN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """The institution's line number within the bill."""
     national_code: _builtins.str
@@ -236,6 +237,10 @@ class LineSplit(_message.Message):
     """符合政策范围金额 (inscp_scp_amt), fen."""
     reason: _builtins.str
     """Why the line was split so, plain Chinese."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.SplitRule.ValueType]:
+        """The rules that decided its parts, in the order they were applied."""
+
     def __init__(
         self,
         *,
@@ -250,14 +255,77 @@ class LineSplit(_message.Message):
         first_self_pay_fen: _builtins.int = ...,
         in_scope_fen: _builtins.int = ...,
         reason: _builtins.str = ...,
+        rules: _abc.Iterable[_types_pb2.SplitRule.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_fen", b"amount_fen", "catalog_class", b"catalog_class", "fee_category", b"fee_category", "first_self_pay_fen", b"first_self_pay_fen", "full_self_pay_fen", b"full_self_pay_fen", "in_scope_fen", b"in_scope_fen", "line_id", b"line_id", "name", b"name", "national_code", b"national_code", "over_limit_fen", b"over_limit_fen", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_fen", b"amount_fen", "catalog_class", b"catalog_class", "fee_category", b"fee_category", "first_self_pay_fen", b"first_self_pay_fen", "full_self_pay_fen", b"full_self_pay_fen", "in_scope_fen", b"in_scope_fen", "line_id", b"line_id", "name", b"name", "national_code", b"national_code", "over_limit_fen", b"over_limit_fen", "reason", b"reason", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LineSplit: _TypeAlias = LineSplit  # noqa: Y015
+
+@_typing.final
+class AuditFinding(_message.Message):
+    """What the fee audit at the door (智能审核) found in a bill."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    LINE_IDS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Code of the rule."""
+    action: _types_pb2.AuditAction.ValueType
+    """What it means for the bill."""
+    message: _builtins.str
+    """What is wrong and what to do, plain Chinese."""
+    @_builtins.property
+    def line_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first lines that it is about; the message counts them where there are more."""
+
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        action: _types_pb2.AuditAction.ValueType = ...,
+        line_ids: _abc.Iterable[_builtins.str] | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "line_ids", b"line_ids", "message", b"message", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditFinding: _TypeAlias = AuditFinding  # noqa: Y015
+
+@_typing.final
+class Patient(_message.Message):
+    """What the fee audit knows of the patient; what is not given is not judged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEX_FIELD_NUMBER: _builtins.int
+    BIRTH_DATE_FIELD_NUMBER: _builtins.int
+    sex: _types_pb2.Sex.ValueType
+    """性别 (gend)."""
+    birth_date: _builtins.str
+    """出生日期 (brdy), ISO, or empty."""
+    def __init__(
+        self,
+        *,
+        sex: _types_pb2.Sex.ValueType = ...,
+        birth_date: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date", "sex", b"sex"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Patient: _TypeAlias = Patient  # noqa: Y015
 
 @_typing.final
 class CategorySum(_message.Message):

@@ -38,6 +38,7 @@ class Bill(_message.Message):
     VISIT_FIELD_NUMBER: _builtins.int
     TOTAL_FEN_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    PATIENT_FIELD_NUMBER: _builtins.int
     total_fen: _builtins.int
     """医疗费总额 (medfee_sumamt), fen; must be the sum of the lines."""
     @_builtins.property
@@ -54,6 +55,10 @@ class Bill(_message.Message):
         rule would compare every pair).
         """
 
+    @_builtins.property
+    def patient(self) -> _visit_pb2.Patient:
+        """性别 and 出生日期 for the fee audit; an identity card shown instead says both."""
+
     def __init__(
         self,
         *,
@@ -61,10 +66,11 @@ class Bill(_message.Message):
         visit: _visit_pb2.Visit | None = ...,
         total_fen: _builtins.int = ...,
         lines: _abc.Iterable[_catalog_pb2.FeeLine] | None = ...,
+        patient: _visit_pb2.Patient | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "visit", b"visit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["patient", b"patient", "reference", b"reference", "visit", b"visit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "reference", b"reference", "total_fen", b"total_fen", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "patient", b"patient", "reference", b"reference", "total_fen", b"total_fen", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,6 +320,7 @@ class SettlementResult(_message.Message):
     OUTCOME_DIGEST_FIELD_NUMBER: _builtins.int
     HOPS_FIELD_NUMBER: _builtins.int
     ACCOUNT_BALANCE_FEN_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     route: _types_pb2.Route.ValueType
     """The route."""
     catalogue_version: _builtins.str
@@ -364,6 +371,10 @@ class SettlementResult(_message.Message):
     def hops(self) -> _containers.RepeatedCompositeFieldContainer[_envelope_pb2.HopTime]:
         """Time of each hop, each its own."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.AuditFinding]:
+        """What the care place's fee audit found and let pass."""
+
     def __init__(
         self,
         *,
@@ -383,10 +394,11 @@ class SettlementResult(_message.Message):
         outcome_digest: _builtins.bytes = ...,
         hops: _abc.Iterable[_envelope_pb2.HopTime] | None = ...,
         account_balance_fen: _builtins.int = ...,
+        findings: _abc.Iterable[_visit_pb2.AuditFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "decided_at", b"decided_at", "entitlement", b"entitlement", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_balance_fen", b"account_balance_fen", "amounts", b"amounts", "business_day", b"business_day", "catalogue_version", b"catalogue_version", "categories", b"categories", "decided_at", b"decided_at", "entitlement", b"entitlement", "funds", b"funds", "hops", b"hops", "lines", b"lines", "outcome_digest", b"outcome_digest", "outcome_header", b"outcome_header", "policy", b"policy", "quote_digest", b"quote_digest", "route", b"route", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_balance_fen", b"account_balance_fen", "amounts", b"amounts", "business_day", b"business_day", "catalogue_version", b"catalogue_version", "categories", b"categories", "decided_at", b"decided_at", "entitlement", b"entitlement", "findings", b"findings", "funds", b"funds", "hops", b"hops", "lines", b"lines", "outcome_digest", b"outcome_digest", "outcome_header", b"outcome_header", "policy", b"policy", "quote_digest", b"quote_digest", "route", b"route", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

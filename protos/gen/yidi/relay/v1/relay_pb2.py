@@ -24,11 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from yidi.common.v1 import envelope_pb2 as yidi_dot_common_dot_v1_dot_envelope__pb2
 from yidi.common.v1 import options_pb2 as yidi_dot_common_dot_v1_dot_options__pb2
+from yidi.common.v1 import visit_pb2 as yidi_dot_common_dot_v1_dot_visit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19yidi/relay/v1/relay.proto\x12\ryidi.relay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dyidi/common/v1/envelope.proto\x1a\x1cyidi/common/v1/options.proto\"O\n\x14\x42\x61tchExchangeRequest\x12\x37\n\x05items\x18\x01 \x03(\x0b\x32\x18.yidi.common.v1.EnvelopeB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"H\n\x15\x42\x61tchExchangeResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"Q\n\x13\x42\x61tchResolveRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1b.yidi.common.v1.ResolveItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"G\n\x14\x42\x61tchResolveResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"-\n\x13GetDirectoryRequest\x12\x16\n\x0eknown_revision\x18\x01 \x01(\x03\"\xb1\x01\n\x14GetDirectoryResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12.\n\nas_of_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05sites\x18\x03 \x03(\x0b\x32\x1c.yidi.relay.v1.DirectorySite\x12*\n\tdowntimes\x18\x04 \x03(\x0b\x32\x17.yidi.relay.v1.Downtime\"\x97\x01\n\rDirectorySite\x12\x1f\n\x04\x63ode\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\x05\x12\x14\n\x0cmax_revision\x18\x04 \x01(\x05\x12+\n\x05\x61reas\x18\x05 \x03(\x0b\x32\x1c.yidi.relay.v1.DirectoryArea\"d\n\rDirectoryArea\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x12\n\ninsurances\x18\x04 \x03(\t\x12\x12\n\ncare_types\x18\x05 \x03(\t\"\xd9\x01\n\x08\x44owntime\x12\x1f\n\x04site\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\"\n\x04\x61rea\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([0-9]{6})?$\x12\x36\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x06notice\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\"\xf9\x01\n\x1dGetNationJournalDigestRequest\x12\x39\n\x0c\x62usiness_day\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12$\n\tcare_site\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\'\n\x0cinsured_site\x18\x03 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\x37\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x1d.yidi.common.v1.JournalDetailB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\x04hour\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"P\n\x1eGetNationJournalDigestResponse\x12.\n\x07journal\x18\x01 \x01(\x0b\x32\x1d.yidi.common.v1.JournalDigest\"\x80\x01\n\x17\x41nnounceDowntimeRequest\x12\x32\n\nrequest_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{8,64}$\x12\x31\n\x08\x64owntime\x18\x02 \x01(\x0b\x32\x17.yidi.relay.v1.DowntimeB\x06\xbaH\x03\xc8\x01\x01\"W\n\x18\x41nnounceDowntimeResponse\x12)\n\x08\x64owntime\x18\x01 \x01(\x0b\x32\x17.yidi.relay.v1.Downtime\x12\x10\n\x08revision\x18\x02 \x01(\x03\x32\xaa\x05\n\x0cRelayService\x12\x81\x01\n\rBatchExchange\x12#.yidi.relay.v1.BatchExchangeRequest\x1a$.yidi.relay.v1.BatchExchangeResponse\"%\xaa\xbb\x18!\n\x17\x08\x03\x12\x07gateway\x12\nsettlement\n\x02\x08\x05\n\x02\x08\x04\x12u\n\x0c\x42\x61tchResolve\x12\".yidi.relay.v1.BatchResolveRequest\x1a#.yidi.relay.v1.BatchResolveResponse\"\x1c\xaa\xbb\x18\x18\n\x0e\x08\x03\x12\nsettlement\n\x02\x08\x05\n\x02\x08\x04\x12\x99\x01\n\x0cGetDirectory\x12\".yidi.relay.v1.GetDirectoryRequest\x1a#.yidi.relay.v1.GetDirectoryResponse\"@\xaa\xbb\x18<\n2\x08\x03\x12\nenrollment\x12\x06\x66iling\x12\x07gateway\x12\nsettlement\x12\x05relay\n\x02\x08\x05\n\x02\x08\x02\x12\x93\x01\n\x16GetNationJournalDigest\x12,.yidi.relay.v1.GetNationJournalDigestRequest\x1a-.yidi.relay.v1.GetNationJournalDigestResponse\"\x1c\xaa\xbb\x18\x18\n\x02\x08\x02\n\x0e\x08\x03\x12\nsettlement\n\x02\x08\x05\x12m\n\x10\x41nnounceDowntime\x12&.yidi.relay.v1.AnnounceDowntimeRequest\x1a\'.yidi.relay.v1.AnnounceDowntimeResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19yidi/relay/v1/relay.proto\x12\ryidi.relay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dyidi/common/v1/envelope.proto\x1a\x1cyidi/common/v1/options.proto\x1a\x1ayidi/common/v1/visit.proto\"O\n\x14\x42\x61tchExchangeRequest\x12\x37\n\x05items\x18\x01 \x03(\x0b\x32\x18.yidi.common.v1.EnvelopeB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"H\n\x15\x42\x61tchExchangeResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"Q\n\x13\x42\x61tchResolveRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1b.yidi.common.v1.ResolveItemB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"G\n\x14\x42\x61tchResolveResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.yidi.common.v1.ExchangeResult\"T\n\x18\x42\x61tchUploadDetailRequest\x12\x38\n\x05items\x18\x01 \x03(\x0b\x32\x19.yidi.relay.v1.StayDetailB\x0e\xbaH\x0b\x92\x01\x08\x10\x80\x02\"\x03\xd8\x01\x03\"\x83\x01\n\nStayDetail\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12(\n\tcare_area\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\xf8\xbb\x18\x01\x12\x35\n\x05lines\x18\x03 \x03(\x0b\x32\x19.yidi.common.v1.LineSplitB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xd0\x0f\"O\n\x19\x42\x61tchUploadDetailResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.yidi.relay.v1.UploadDetailResult\"b\n\x12UploadDetailResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x06stored\x18\x02 \x01(\x08H\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"-\n\x13GetDirectoryRequest\x12\x16\n\x0eknown_revision\x18\x01 \x01(\x03\"\xb1\x01\n\x14GetDirectoryResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12.\n\nas_of_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05sites\x18\x03 \x03(\x0b\x32\x1c.yidi.relay.v1.DirectorySite\x12*\n\tdowntimes\x18\x04 \x03(\x0b\x32\x17.yidi.relay.v1.Downtime\"\x97\x01\n\rDirectorySite\x12\x1f\n\x04\x63ode\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\x05\x12\x14\n\x0cmax_revision\x18\x04 \x01(\x05\x12+\n\x05\x61reas\x18\x05 \x03(\x0b\x32\x1c.yidi.relay.v1.DirectoryArea\"d\n\rDirectoryArea\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x12\n\ninsurances\x18\x04 \x03(\t\x12\x12\n\ncare_types\x18\x05 \x03(\t\"\xd9\x01\n\x08\x44owntime\x12\x1f\n\x04site\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\"\n\x04\x61rea\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([0-9]{6})?$\x12\x36\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x06notice\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\"\xf9\x01\n\x1dGetNationJournalDigestRequest\x12\x39\n\x0c\x62usiness_day\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12$\n\tcare_site\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\'\n\x0cinsured_site\x18\x03 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x12\x37\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x1d.yidi.common.v1.JournalDetailB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\x04hour\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"P\n\x1eGetNationJournalDigestResponse\x12.\n\x07journal\x18\x01 \x01(\x0b\x32\x1d.yidi.common.v1.JournalDigest\"\x80\x01\n\x17\x41nnounceDowntimeRequest\x12\x32\n\nrequest_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{8,64}$\x12\x31\n\x08\x64owntime\x18\x02 \x01(\x0b\x32\x17.yidi.relay.v1.DowntimeB\x06\xbaH\x03\xc8\x01\x01\"W\n\x18\x41nnounceDowntimeResponse\x12)\n\x08\x64owntime\x18\x01 \x01(\x0b\x32\x17.yidi.relay.v1.Downtime\x12\x10\n\x08revision\x18\x02 \x01(\x03\x32\xad\x06\n\x0cRelayService\x12\x81\x01\n\rBatchExchange\x12#.yidi.relay.v1.BatchExchangeRequest\x1a$.yidi.relay.v1.BatchExchangeResponse\"%\xaa\xbb\x18!\n\x17\x08\x03\x12\x07gateway\x12\nsettlement\n\x02\x08\x05\n\x02\x08\x04\x12u\n\x0c\x42\x61tchResolve\x12\".yidi.relay.v1.BatchResolveRequest\x1a#.yidi.relay.v1.BatchResolveResponse\"\x1c\xaa\xbb\x18\x18\n\x0e\x08\x03\x12\nsettlement\n\x02\x08\x05\n\x02\x08\x04\x12\x99\x01\n\x0cGetDirectory\x12\".yidi.relay.v1.GetDirectoryRequest\x1a#.yidi.relay.v1.GetDirectoryResponse\"@\xaa\xbb\x18<\n2\x08\x03\x12\nenrollment\x12\x06\x66iling\x12\x07gateway\x12\nsettlement\x12\x05relay\n\x02\x08\x05\n\x02\x08\x02\x12\x93\x01\n\x16GetNationJournalDigest\x12,.yidi.relay.v1.GetNationJournalDigestRequest\x1a-.yidi.relay.v1.GetNationJournalDigestResponse\"\x1c\xaa\xbb\x18\x18\n\x02\x08\x02\n\x0e\x08\x03\x12\nsettlement\n\x02\x08\x05\x12\x80\x01\n\x11\x42\x61tchUploadDetail\x12\'.yidi.relay.v1.BatchUploadDetailRequest\x1a(.yidi.relay.v1.BatchUploadDetailResponse\"\x18\xaa\xbb\x18\x14\n\x0e\x08\x03\x12\nsettlement\n\x02\x08\x05\x12m\n\x10\x41nnounceDowntime\x12&.yidi.relay.v1.AnnounceDowntimeRequest\x1a\'.yidi.relay.v1.AnnounceDowntimeResponse\"\x08\xaa\xbb\x18\x04\n\x02\x08\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +41,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHEXCHANGEREQUEST'].fields_by_name['items']._serialized_options = b'\272H\013\222\001\010\020\200\002\"\003\330\001\003'
   _globals['_BATCHRESOLVEREQUEST'].fields_by_name['items']._loaded_options = None
   _globals['_BATCHRESOLVEREQUEST'].fields_by_name['items']._serialized_options = b'\272H\013\222\001\010\020\200\002\"\003\330\001\003'
+  _globals['_BATCHUPLOADDETAILREQUEST'].fields_by_name['items']._loaded_options = None
+  _globals['_BATCHUPLOADDETAILREQUEST'].fields_by_name['items']._serialized_options = b'\272H\013\222\001\010\020\200\002\"\003\330\001\003'
+  _globals['_STAYDETAIL'].fields_by_name['id']._loaded_options = None
+  _globals['_STAYDETAIL'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_STAYDETAIL'].fields_by_name['care_area']._loaded_options = None
+  _globals['_STAYDETAIL'].fields_by_name['care_area']._serialized_options = b'\272H\016r\0142\n^[0-9]{6}$\370\273\030\001'
+  _globals['_STAYDETAIL'].fields_by_name['lines']._loaded_options = None
+  _globals['_STAYDETAIL'].fields_by_name['lines']._serialized_options = b'\272H\010\222\001\005\010\001\020\320\017'
   _globals['_DIRECTORYSITE'].fields_by_name['code']._loaded_options = None
   _globals['_DIRECTORYSITE'].fields_by_name['code']._serialized_options = b'\272H\016r\0142\n^[0-9]{6}$'
   _globals['_DOWNTIME'].fields_by_name['site']._loaded_options = None
@@ -73,34 +83,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELAYSERVICE'].methods_by_name['GetDirectory']._serialized_options = b'\252\273\030<\n2\010\003\022\nenrollment\022\006filing\022\007gateway\022\nsettlement\022\005relay\n\002\010\005\n\002\010\002'
   _globals['_RELAYSERVICE'].methods_by_name['GetNationJournalDigest']._loaded_options = None
   _globals['_RELAYSERVICE'].methods_by_name['GetNationJournalDigest']._serialized_options = b'\252\273\030\030\n\002\010\002\n\016\010\003\022\nsettlement\n\002\010\005'
+  _globals['_RELAYSERVICE'].methods_by_name['BatchUploadDetail']._loaded_options = None
+  _globals['_RELAYSERVICE'].methods_by_name['BatchUploadDetail']._serialized_options = b'\252\273\030\024\n\016\010\003\022\nsettlement\n\002\010\005'
   _globals['_RELAYSERVICE'].methods_by_name['AnnounceDowntime']._loaded_options = None
   _globals['_RELAYSERVICE'].methods_by_name['AnnounceDowntime']._serialized_options = b'\252\273\030\004\n\002\010\002'
-  _globals['_BATCHEXCHANGEREQUEST']._serialized_start=167
-  _globals['_BATCHEXCHANGEREQUEST']._serialized_end=246
-  _globals['_BATCHEXCHANGERESPONSE']._serialized_start=248
-  _globals['_BATCHEXCHANGERESPONSE']._serialized_end=320
-  _globals['_BATCHRESOLVEREQUEST']._serialized_start=322
-  _globals['_BATCHRESOLVEREQUEST']._serialized_end=403
-  _globals['_BATCHRESOLVERESPONSE']._serialized_start=405
-  _globals['_BATCHRESOLVERESPONSE']._serialized_end=476
-  _globals['_GETDIRECTORYREQUEST']._serialized_start=478
-  _globals['_GETDIRECTORYREQUEST']._serialized_end=523
-  _globals['_GETDIRECTORYRESPONSE']._serialized_start=526
-  _globals['_GETDIRECTORYRESPONSE']._serialized_end=703
-  _globals['_DIRECTORYSITE']._serialized_start=706
-  _globals['_DIRECTORYSITE']._serialized_end=857
-  _globals['_DIRECTORYAREA']._serialized_start=859
-  _globals['_DIRECTORYAREA']._serialized_end=959
-  _globals['_DOWNTIME']._serialized_start=962
-  _globals['_DOWNTIME']._serialized_end=1179
-  _globals['_GETNATIONJOURNALDIGESTREQUEST']._serialized_start=1182
-  _globals['_GETNATIONJOURNALDIGESTREQUEST']._serialized_end=1431
-  _globals['_GETNATIONJOURNALDIGESTRESPONSE']._serialized_start=1433
-  _globals['_GETNATIONJOURNALDIGESTRESPONSE']._serialized_end=1513
-  _globals['_ANNOUNCEDOWNTIMEREQUEST']._serialized_start=1516
-  _globals['_ANNOUNCEDOWNTIMEREQUEST']._serialized_end=1644
-  _globals['_ANNOUNCEDOWNTIMERESPONSE']._serialized_start=1646
-  _globals['_ANNOUNCEDOWNTIMERESPONSE']._serialized_end=1733
-  _globals['_RELAYSERVICE']._serialized_start=1736
-  _globals['_RELAYSERVICE']._serialized_end=2418
+  _globals['_BATCHEXCHANGEREQUEST']._serialized_start=220
+  _globals['_BATCHEXCHANGEREQUEST']._serialized_end=299
+  _globals['_BATCHEXCHANGERESPONSE']._serialized_start=301
+  _globals['_BATCHEXCHANGERESPONSE']._serialized_end=373
+  _globals['_BATCHRESOLVEREQUEST']._serialized_start=375
+  _globals['_BATCHRESOLVEREQUEST']._serialized_end=456
+  _globals['_BATCHRESOLVERESPONSE']._serialized_start=458
+  _globals['_BATCHRESOLVERESPONSE']._serialized_end=529
+  _globals['_BATCHUPLOADDETAILREQUEST']._serialized_start=531
+  _globals['_BATCHUPLOADDETAILREQUEST']._serialized_end=615
+  _globals['_STAYDETAIL']._serialized_start=618
+  _globals['_STAYDETAIL']._serialized_end=749
+  _globals['_BATCHUPLOADDETAILRESPONSE']._serialized_start=751
+  _globals['_BATCHUPLOADDETAILRESPONSE']._serialized_end=830
+  _globals['_UPLOADDETAILRESULT']._serialized_start=832
+  _globals['_UPLOADDETAILRESULT']._serialized_end=930
+  _globals['_GETDIRECTORYREQUEST']._serialized_start=932
+  _globals['_GETDIRECTORYREQUEST']._serialized_end=977
+  _globals['_GETDIRECTORYRESPONSE']._serialized_start=980
+  _globals['_GETDIRECTORYRESPONSE']._serialized_end=1157
+  _globals['_DIRECTORYSITE']._serialized_start=1160
+  _globals['_DIRECTORYSITE']._serialized_end=1311
+  _globals['_DIRECTORYAREA']._serialized_start=1313
+  _globals['_DIRECTORYAREA']._serialized_end=1413
+  _globals['_DOWNTIME']._serialized_start=1416
+  _globals['_DOWNTIME']._serialized_end=1633
+  _globals['_GETNATIONJOURNALDIGESTREQUEST']._serialized_start=1636
+  _globals['_GETNATIONJOURNALDIGESTREQUEST']._serialized_end=1885
+  _globals['_GETNATIONJOURNALDIGESTRESPONSE']._serialized_start=1887
+  _globals['_GETNATIONJOURNALDIGESTRESPONSE']._serialized_end=1967
+  _globals['_ANNOUNCEDOWNTIMEREQUEST']._serialized_start=1970
+  _globals['_ANNOUNCEDOWNTIMEREQUEST']._serialized_end=2098
+  _globals['_ANNOUNCEDOWNTIMERESPONSE']._serialized_start=2100
+  _globals['_ANNOUNCEDOWNTIMERESPONSE']._serialized_end=2187
+  _globals['_RELAYSERVICE']._serialized_start=2190
+  _globals['_RELAYSERVICE']._serialized_end=3003
 # @@protoc_insertion_point(module_scope)

@@ -10,7 +10,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from yidi.common.v1 import envelope_pb2 as _envelope_pb2
+from yidi.common.v1 import visit_pb2 as _visit_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -117,6 +119,120 @@ class BatchResolveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchResolveResponse: _TypeAlias = BatchResolveResponse  # noqa: Y015
+
+@_typing.final
+class BatchUploadDetailRequest(_message.Message):
+    """Up to 256 stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___StayDetail]:
+        """Each answered by its id."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___StayDetail] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUploadDetailRequest: _TypeAlias = BatchUploadDetailRequest  # noqa: Y015
+
+@_typing.final
+class StayDetail(_message.Message):
+    """The detail of one settled stay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CARE_AREA_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The settlement id."""
+    care_area: _builtins.str
+    """Pooling area of the care place; its site must be the sender's."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.LineSplit]:
+        """The lines as the care place split them."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        care_area: _builtins.str = ...,
+        lines: _abc.Iterable[_visit_pb2.LineSplit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["care_area", b"care_area", "id", b"id", "lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StayDetail: _TypeAlias = StayDetail  # noqa: Y015
+
+@_typing.final
+class BatchUploadDetailResponse(_message.Message):
+    """Results in any order; a missing id is unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadDetailResult]:
+        """One per item."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___UploadDetailResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUploadDetailResponse: _TypeAlias = BatchUploadDetailResponse  # noqa: Y015
+
+@_typing.final
+class UploadDetailResult(_message.Message):
+    """Result of one upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The item's id."""
+    stored: _builtins.bool
+    """The nation has it."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """DETAIL_DIFFERS, SETTLEMENT_NOT_FOUND and others."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        stored: _builtins.bool = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "stored", b"stored"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["stored", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___UploadDetailResult: _TypeAlias = UploadDetailResult  # noqa: Y015
 
 @_typing.final
 class GetDirectoryRequest(_message.Message):

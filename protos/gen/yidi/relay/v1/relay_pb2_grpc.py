@@ -55,6 +55,11 @@ class RelayServiceStub:
                 request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestRequest.SerializeToString,
                 response_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestResponse.FromString,
                 _registered_method=True)
+        self.BatchUploadDetail = channel.unary_unary(
+                '/yidi.relay.v1.RelayService/BatchUploadDetail',
+                request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchUploadDetailRequest.SerializeToString,
+                response_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchUploadDetailResponse.FromString,
+                _registered_method=True)
         self.AnnounceDowntime = channel.unary_unary(
                 '/yidi.relay.v1.RelayService/AnnounceDowntime',
                 request_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.AnnounceDowntimeRequest.SerializeToString,
@@ -97,6 +102,15 @@ class RelayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchUploadDetail(self, request, context):
+        """Takes the detail of stays to the nation within three days of their settlement (规程 第三十九条): the
+        care place's relay passes it on, the nation holds it against the header that it journaled and
+        keeps it. The same detail again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AnnounceDowntime(self, request, context):
         """At the nation: announces that a site or one of its areas will be down (停机公告). Envelopes for it
         are refused meanwhile; questions about settlement ids are not. The same request_id with the
@@ -128,6 +142,11 @@ def add_RelayServiceServicer_to_server(servicer, server):
                     servicer.GetNationJournalDigest,
                     request_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestRequest.FromString,
                     response_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestResponse.SerializeToString,
+            ),
+            'BatchUploadDetail': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUploadDetail,
+                    request_deserializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchUploadDetailRequest.FromString,
+                    response_serializer=yidi_dot_relay_dot_v1_dot_relay__pb2.BatchUploadDetailResponse.SerializeToString,
             ),
             'AnnounceDowntime': grpc.unary_unary_rpc_method_handler(
                     servicer.AnnounceDowntime,
@@ -244,6 +263,33 @@ class RelayService:
             '/yidi.relay.v1.RelayService/GetNationJournalDigest',
             yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestRequest.SerializeToString,
             yidi_dot_relay_dot_v1_dot_relay__pb2.GetNationJournalDigestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchUploadDetail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yidi.relay.v1.RelayService/BatchUploadDetail',
+            yidi_dot_relay_dot_v1_dot_relay__pb2.BatchUploadDetailRequest.SerializeToString,
+            yidi_dot_relay_dot_v1_dot_relay__pb2.BatchUploadDetailResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,11 @@ class RelayServiceStub:
     """One day of one pair of sites in the nation's journal. A province passes the question on when it
     is one of the two.
     """
+    BatchUploadDetail: _aio.UnaryUnaryMultiCallable[_relay_pb2.BatchUploadDetailRequest, _relay_pb2.BatchUploadDetailResponse]
+    """Takes the detail of stays to the nation within three days of their settlement (规程 第三十九条): the
+    care place's relay passes it on, the nation holds it against the header that it journaled and
+    keeps it. The same detail again changes nothing.
+    """
     AnnounceDowntime: _aio.UnaryUnaryMultiCallable[_relay_pb2.AnnounceDowntimeRequest, _relay_pb2.AnnounceDowntimeResponse]
     """At the nation: announces that a site or one of its areas will be down (停机公告). Envelopes for it
     are refused meanwhile; questions about settlement ids are not. The same request_id with the
@@ -77,6 +82,17 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_relay_pb2.GetNationJournalDigestResponse]:
         """One day of one pair of sites in the nation's journal. A province passes the question on when it
         is one of the two.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchUploadDetail(
+        self,
+        request: _relay_pb2.BatchUploadDetailRequest,
+        context: _aio.ServicerContext[_relay_pb2.BatchUploadDetailRequest, _abc.Awaitable[_relay_pb2.BatchUploadDetailResponse]],
+    ) -> _abc.Awaitable[_relay_pb2.BatchUploadDetailResponse]:
+        """Takes the detail of stays to the nation within three days of their settlement (规程 第三十九条): the
+        care place's relay passes it on, the nation holds it against the header that it journaled and
+        keeps it. The same detail again changes nothing.
         """
 
     @_abc_1.abstractmethod

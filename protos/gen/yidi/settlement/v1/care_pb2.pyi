@@ -71,6 +71,9 @@ class OpenItem(_message.Message):
     REMAINING_MS_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    UPLOAD_DETAIL_FIELD_NUMBER: _builtins.int
+    INJURY_DECLARED_FIELD_NUMBER: _builtins.int
+    AUDIT_FOUND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The settlement id."""
     caller: _builtins.str
@@ -103,6 +106,12 @@ class OpenItem(_message.Message):
     """经办人 (opter) at the institution."""
     traceparent: _builtins.str
     """W3C traceparent of the item, or empty."""
+    upload_detail: _builtins.bool
+    """Once completed, the detail of the stay must reach the nation (规程 第三十九条)."""
+    injury_declared: _builtins.bool
+    """Once completed, the signed declaration of an injury must be verified (规程 第三十五条)."""
+    audit_found: _builtins.bool
+    """The fee audit at the door warned: once completed, an auditor looks at it."""
     @_builtins.property
     def bill(self) -> _visit_pb2.BillReference:
         """The bill claimed."""
@@ -127,10 +136,13 @@ class OpenItem(_message.Message):
         remaining_ms: _builtins.int = ...,
         operator: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        upload_detail: _builtins.bool = ...,
+        injury_declared: _builtins.bool = ...,
+        audit_found: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "body_digest", b"body_digest", "caller", b"caller", "care_area", b"care_area", "id", b"id", "insured_area", b"insured_area", "insured_site", b"insured_site", "kind", b"kind", "method", b"method", "operator", b"operator", "payload_digest", b"payload_digest", "remaining_ms", b"remaining_ms", "request", b"request", "request_id", b"request_id", "route", b"route", "traceparent", b"traceparent", "undoes", b"undoes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_found", b"audit_found", "bill", b"bill", "body_digest", b"body_digest", "caller", b"caller", "care_area", b"care_area", "id", b"id", "injury_declared", b"injury_declared", "insured_area", b"insured_area", "insured_site", b"insured_site", "kind", b"kind", "method", b"method", "operator", b"operator", "payload_digest", b"payload_digest", "remaining_ms", b"remaining_ms", "request", b"request", "request_id", b"request_id", "route", b"route", "traceparent", b"traceparent", "undoes", b"undoes", "upload_detail", b"upload_detail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -786,6 +798,7 @@ class ShowSettlementResponse(_message.Message):
     TRAIL_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     attempts: _builtins.int
     """How often recovery has asked."""
     @_builtins.property
@@ -800,6 +813,10 @@ class ShowSettlementResponse(_message.Message):
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When recovery asks next; absent when it does not."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.AuditFinding]:
+        """What the fee audit at the door found in its bill."""
+
     def __init__(
         self,
         *,
@@ -807,10 +824,11 @@ class ShowSettlementResponse(_message.Message):
         trail: _abc.Iterable[Global___TrailEntry] | None = ...,
         attempts: _builtins.int = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        findings: _abc.Iterable[_visit_pb2.AuditFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time", "row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_attempt_time", b"next_attempt_time", "row", b"row", "trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "findings", b"findings", "next_attempt_time", b"next_attempt_time", "row", b"row", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

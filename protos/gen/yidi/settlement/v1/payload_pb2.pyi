@@ -41,6 +41,7 @@ class ExchangePayload(_message.Message):
     EXPECTED_FIELD_NUMBER: _builtins.int
     BODY_DIGEST_FIELD_NUMBER: _builtins.int
     UNDOES_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     catalogue_version: _builtins.str
     """Catalogue version that split the bill."""
     total_fen: _builtins.int
@@ -81,6 +82,10 @@ class ExchangePayload(_message.Message):
     def expected(self) -> Global___Expected:
         """What the patient was told, or absent."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.AuditFinding]:
+        """What the fee audit found. Kept at the care place and never sent."""
+
     def __init__(
         self,
         *,
@@ -96,10 +101,11 @@ class ExchangePayload(_message.Message):
         expected: Global___Expected | None = ...,
         body_digest: _builtins.bytes = ...,
         undoes: _builtins.str = ...,
+        findings: _abc.Iterable[_visit_pb2.AuditFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "credential", b"credential", "expected", b"expected", "institution", b"institution", "parts", b"parts", "visit", b"visit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "body_digest", b"body_digest", "catalogue_version", b"catalogue_version", "categories", b"categories", "credential", b"credential", "expected", b"expected", "institution", b"institution", "lines", b"lines", "parts", b"parts", "total_fen", b"total_fen", "undoes", b"undoes", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "body_digest", b"body_digest", "catalogue_version", b"catalogue_version", "categories", b"categories", "credential", b"credential", "expected", b"expected", "findings", b"findings", "institution", b"institution", "lines", b"lines", "parts", b"parts", "total_fen", b"total_fen", "undoes", b"undoes", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

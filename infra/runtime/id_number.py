@@ -1,4 +1,4 @@
-"""Whether a resident identity number can exist, and the birth date it carries (GB 11643-1999).
+"""Whether an identity number can exist, and the birth date and sex it carries (GB 11643-1999).
 
 The place code is not looked up: a number keeps the code of the day it was given, which is not the
 day of birth, and codes are abolished later, so a table of dated codes would refuse real people.
@@ -7,9 +7,17 @@ day of birth, and codes are abolished later, so a table of dated codes would ref
 from __future__ import annotations
 
 from datetime import date
+from enum import IntEnum
 
 from stdnum.cn import ric
 from stdnum.exceptions import ValidationError
+
+
+class Sex(IntEnum):
+    """性别 (gend), numbered as in the contract and in the national table."""
+
+    MALE = 1
+    FEMALE = 2
 
 
 def birth_date(id_number: str) -> date | None:
@@ -27,6 +35,13 @@ def birth_date(id_number: str) -> date | None:
     except ValidationError:
         return None
     return born
+
+
+def sex(id_number: str) -> Sex | None:
+    """The sex inside `id_number`: its seventeenth digit is odd for men; None as of `birth_date`."""
+    if birth_date(id_number) is None:
+        return None
+    return Sex.MALE if int(id_number[16]) % 2 else Sex.FEMALE
 
 
 def age_on(born: date, day: date) -> int:
