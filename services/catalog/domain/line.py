@@ -55,6 +55,11 @@ def limited(
 ) -> Verdict:
     """The rules and the reason of a line that a limit of quantity or price may take a part of."""
     share = rule.share or rule.share_of(price)
+    if room is None and price > limit:
+        return Verdict(
+            share.over_rules,
+            f"{rule.letter}，超过{_LEVELS[level]}限价{yuan_of_micro(limit)}元的部分自付，其余{share.rest}",
+        )
     applied: list[SplitRule] = []
     clauses: list[str] = []
     if room is not None:

@@ -100,6 +100,8 @@ class Share(NamedTuple):
     reason: str
     rest: str
     """The reason of what is left when a limit takes its part."""
+    over_rules: tuple[SplitRule, ...]
+    """`rules` where the price limit takes its part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +209,12 @@ def _share(up_to: int, share: int, rule: SplitRule, letter: str, remark: str) ->
     rest = "纳入医保范围"
     if share:
         rest = f"先行自付{percent(share)}{f'后{rest}' if part else ''}"
+    rules = (*((rule,) if share else ()), *((SplitRule.IN_SCOPE,) if part else ()))
     return Share(
         up_to_micro_yuan=up_to,
         first_self_pay_bp=share,
-        rules=(*((rule,) if share else ()), *((SplitRule.IN_SCOPE,) if part else ())),
+        rules=rules,
         reason=f"{letter}，{'' if share else '全额'}{rest}{remark}",
         rest=f"{rest}{remark}",
+        over_rules=(SplitRule.OVER_PRICE, *rules),
     )

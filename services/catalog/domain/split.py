@@ -52,7 +52,7 @@ _NAMELESS = Revision(
 
 
 def split_bill(
-    lines: Iterable[Line],
+    lines: Sequence[Line],
     *,
     total_fen: int,
     day: date,
@@ -69,7 +69,6 @@ def split_bill(
     """
     days = {"": day}
     level = rules.level
-    bill: list[Line] = []
     charged: list[date] = []
     found: list[tuple[str, Revision, Rule | Verdict]] = []
     done: list[LineSplit] = []
@@ -87,6 +86,8 @@ def split_bill(
         if not -FEN <= price * quantity - amount * FEN <= FEN:
             raise LineAmountMismatch(line_id)
         decided = _found(line, day_of_line, rules, institution, mapped)
+        charged.append(day_of_line)
+        found.append(decided)
         code, revision, rule = decided
         if isinstance(rule, Verdict):
             full, over, first, rest = amount, 0, 0, 0
@@ -97,16 +98,13 @@ def split_bill(
                 full, over, first, rest = parts_of(rule, limit, price, quantity, amount, None)
                 applied, reason = limited(rule, limit, level, price, quantity, None)
             else:
-                _, share, applied, reason, _ = rule.share or rule.share_of(price)
+                _, share, applied, reason, _, _ = rule.share or rule.share_of(price)
                 first = share_fen(amount, share) if share else 0
                 full, over, rest = 0, 0, amount - first
             if rule.limited:
                 across.append(len(done))
         if line.original_line_id:
             across.append(len(done))
-        bill.append(line)
-        charged.append(day_of_line)
-        found.append(decided)
         _, _, name, terms, _ = revision
         done.append(
             LineSplit(
@@ -127,7 +125,7 @@ def split_bill(
     if len({split.line_id for split in done}) != len(done):
         raise LineRepeated(_repeated(done))
     if across:
-        split_across(bill, charged, found, level, across, done)
+        split_across(lines, charged, found, level, across, done)
     return _summed(done, total_fen)
 
 
@@ -155,11 +153,13 @@ def _found(
     revisions = rules.codes.get(code)
     if not revisions:
         return code, _NAMELESS, UNLISTED
-    for revision in reversed(revisions):
-        if revision.first_day <= day <= revision.last_day:
-            break
-    else:
-        return code, revisions[-1], OUT_OF_FORCE
+    revision = revisions[-1]
+    if not revision.first_day <= day <= revision.last_day:
+        for revision in revisions:
+            if revision.first_day <= day <= revision.last_day:
+                break
+        else:
+            return code, revision, OUT_OF_FORCE
     rule = rules.rule(revision.terms)
     preparing = rule.preparing_institution
     if preparing and institution is not None and institution != preparing:

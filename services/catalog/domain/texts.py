@@ -5,8 +5,10 @@ from __future__ import annotations
 
 def yuan_of_micro(micro_yuan: int) -> str:
     """A price as yuan with two decimals, more where it has more: 1500000 → `1.50`."""
-    whole, part = divmod(micro_yuan, 1_000_000)
-    return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"
+    fen, beyond = divmod(micro_yuan, 10_000)
+    if not beyond:
+        return f"{fen // 100}.{fen % 100:02d}"
+    return f"{fen // 100}.{micro_yuan % 1_000_000:06d}".rstrip("0")
 
 
 def quantity_text(quantity_e4: int) -> str:
