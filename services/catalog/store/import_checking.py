@@ -95,8 +95,11 @@ def _joined(
 
 
 async def room(connection: AsyncConnection) -> None:
-    """Let the transaction sort and hash a whole list in memory."""
-    await connection.execute(_ROOM)
+    """Let the transaction sort and hash a whole list in memory, and never walk it row by row: the
+    statistics know nothing of a version that has just been written, so every plan takes it for a
+    few rows."""
+    for statement in _ROOM:
+        await connection.execute(statement)
 
 
 async def keep_difference(
@@ -111,7 +114,7 @@ async def keep_difference(
         await connection.execute(_COMPARE, named | {"whole": whole, "day": day})
 
 
-_ROOM = text("SET LOCAL work_mem = '64MB'")
+_ROOM = (text("SET LOCAL work_mem = '64MB'"), text("SET LOCAL enable_nestloop = off"))
 _REJECT = text("""
     INSERT INTO catalog.import_rejected (import_id, place, line, field, cause)
     SELECT :import_id, row.* FROM unnest(
