@@ -8,8 +8,9 @@ that line loses by it, so the line and its refunds sum to the split of what is l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
+from typing import NamedTuple
 
 from services.catalog.domain.bill import Line, LineSplit, RefundInvalid
 from services.catalog.domain.catalogue import Revision
@@ -18,36 +19,44 @@ from services.catalog.domain.line import Room, limited, parts_of
 from services.catalog.domain.rule import Rule, SplitRule, Verdict
 
 
+class Decided(NamedTuple):
+    """What decides a line: its day, its code and revision, and the rule or verdict on it."""
+
+    day: date
+    code: str
+    revision: Revision
+    rule: Rule | Verdict
+
+
 def split_across(
     bill: Sequence[Line],
-    days: Sequence[date],
-    found: Sequence[tuple[str, Revision, Rule | Verdict]],
+    decided: Callable[[int], Decided],
     level: Level,
     across: Iterable[int],
     done: list[LineSplit],
 ) -> None:
     """Split anew, in `done`, the lines `across`: that share a quantity, or cite another line.
 
-    `days` and `found` are of each line its day and its code, revision, and rule or verdict. Raises
-    `RefundInvalid`.
+    `decided` says what decides the line of an index. Raises `RefundInvalid`.
     """
-    order = sorted(set(across), key=lambda index: (days[index], bill[index].line_id))
+    found = {index: decided(index) for index in across}
+    order = sorted(found, key=lambda index: (found[index].day, bill[index].line_id))
     citing = [index for index in order if bill[index].original_line_id]
     refunds = _refunds(bill, citing) if citing else {}
     rooms: dict[int, Room] = {}
     pools = _Pools()
     for index in order:
         line = bill[index]
-        code, revision, rule = found[index]
+        day, code, revision, rule = found[index]
         if isinstance(rule, Rule) and rule.limited and not line.original_line_id:
             kept = line.quantity_e4
             kept += sum(bill[refund].quantity_e4 for refund in refunds.get(index, ()))
-            room = pools.take(rule, code, days[index], line.quantity_e4 > 0, abs(kept))
+            room = pools.take(rule, code, day, line.quantity_e4 > 0, abs(kept))
             limit = revision.limits[level - 1]
             done[index] = _split_within(line, done[index], rule, limit, level, room)
             rooms[index] = room
     for original, returned in refunds.items():
-        _, revision, rule = found[original]
+        _, _, revision, rule = found.get(original) or decided(original)
         splits = _returned(
             bill[original],
             done[original],

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 from infra.runtime.money import share_fen
-from services.catalog.domain.across import split_across
+from services.catalog.domain.across import Decided, split_across
 from services.catalog.domain.bill import (
     BillSplit,
     DayInvalid,
@@ -69,8 +69,6 @@ def split_bill(
     """
     days = {"": day}
     level = rules.level
-    charged: list[date] = []
-    found: list[tuple[str, Revision, Rule | Verdict]] = []
     done: list[LineSplit] = []
     across: list[int] = []
     for line in lines:
@@ -85,10 +83,7 @@ def split_bill(
         # 接口规范 2204/2301: |price × quantity − amount| ≤ 0.01 yuan; refunds have negative ones.
         if not -FEN <= price * quantity - amount * FEN <= FEN:
             raise LineAmountMismatch(line_id)
-        decided = _found(line, day_of_line, rules, institution, mapped)
-        charged.append(day_of_line)
-        found.append(decided)
-        code, revision, rule = decided
+        code, revision, rule = _found(line, day_of_line, rules, institution, mapped)
         if isinstance(rule, Verdict):
             full, over, first, rest = amount, 0, 0, 0
             applied, reason = rule
@@ -125,7 +120,12 @@ def split_bill(
     if len({split.line_id for split in done}) != len(done):
         raise LineRepeated(_repeated(done))
     if across:
-        split_across(lines, charged, found, level, across, done)
+
+        def decided(index: int) -> Decided:
+            on = days[lines[index].charged_on]
+            return Decided(on, *_found(lines[index], on, rules, institution, mapped))
+
+        split_across(lines, decided, level, across, done)
     return _summed(done, total_fen)
 
 
