@@ -22,8 +22,8 @@ from typing import Any
 
 import asyncpg
 
-from infra.cli.bench import CARE, run_loop
 from infra.cli.bench_measuring import Progress, administrator, channel_as, rate, timed
+from infra.cli.bench_settle import CARE, run_loop
 from infra.cli.catalog_files import ListFile, send
 from infra.cli.client import Clients
 from infra.cli.roles.shared import keyed

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import asyncpg
 
-from infra.cli.bench import INSURED, run_loop
 from infra.cli.bench_measuring import Progress, administrator, channel_as, rate, timed
+from infra.cli.bench_settle import INSURED, run_loop
 from infra.cli.client import Clients
 from infra.cli.importing import ImportFile, send
 from infra.cli.roles import schemas

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from infra.cli.bench import INSURED, run_loop
 from infra.cli.bench_measuring import Progress
+from infra.cli.bench_settle import INSURED, run_loop
 from infra.cli.client import Clients
 from infra.cli.pairs import CALL_S
 from infra.cli.roles import schemas

@@ -16,7 +16,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from infra.cli.bench import (
+from infra.cli.bench_measuring import Progress
+from infra.cli.bench_settle import (
     CARE,
     INSURED,
     bench_sites,
@@ -26,7 +27,6 @@ from infra.cli.bench import (
     settling_as,
     verified,
 )
-from infra.cli.bench_measuring import Progress
 from infra.cli.client import Clients
 from infra.cli.pairs import CALL_S
 from infra.local.supervisor import Network, temporary_network

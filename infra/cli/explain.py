@@ -67,11 +67,12 @@ def heading(result: gateway_pb2.SettlementResult) -> RenderableType:
 
 
 def lines_table(result: gateway_pb2.SettlementResult) -> RenderableType:
-    """Every line of the bill, split by the care place's catalogue."""
+    """Every line of the bill, split by the care place's catalogue; the reason of what is not wholly
+    in scope."""
     table = _split_table("项目 item", "类")
     for line in result.lines:
         name = Text(line.name)
-        if line.reason:
+        if line.reason and line.in_scope_fen != line.amount_fen:
             name.append(f"\n{line.reason}", style=DIM)
         table.add_row(name, Text(_class(line.catalog_class), style=DIM), *_parts(line))
     _add_total(table, result.amounts, 2)
