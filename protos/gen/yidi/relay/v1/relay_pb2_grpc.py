@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RelayServiceStub:
-    """Relays know envelopes and outcome headers and nothing else.
+    """Relays know envelopes, outcome headers and, at the nation, the detail of stays; nothing else.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class RelayServiceStub:
 
 
 class RelayServiceServicer:
-    """Relays know envelopes and outcome headers and nothing else.
+    """Relays know envelopes, outcome headers and, at the nation, the detail of stays; nothing else.
     """
 
     def BatchExchange(self, request, context):
@@ -162,7 +162,7 @@ def add_RelayServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RelayService:
-    """Relays know envelopes and outcome headers and nothing else.
+    """Relays know envelopes, outcome headers and, at the nation, the detail of stays; nothing else.
     """
 
     @staticmethod

@@ -15,7 +15,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RelayServiceStub:
-    """Relays know envelopes and outcome headers and nothing else."""
+    """Relays know envelopes, outcome headers and, at the nation, the detail of stays; nothing else."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     BatchExchange: _aio.UnaryUnaryMultiCallable[_relay_pb2.BatchExchangeRequest, _relay_pb2.BatchExchangeResponse]
@@ -44,7 +44,7 @@ class RelayServiceStub:
     """
 
 class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Relays know envelopes and outcome headers and nothing else."""
+    """Relays know envelopes, outcome headers and, at the nation, the detail of stays; nothing else."""
 
     @_abc_1.abstractmethod
     def BatchExchange(
