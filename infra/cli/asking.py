@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -57,6 +58,11 @@ async def every_page(call: Callable[..., Awaitable[Any]], request: Any, timeout:
 def echo(answer: Message) -> None:
     """Print an answer for programs."""
     typer.echo(json_format.MessageToJson(answer, ensure_ascii=False))
+
+
+def echo_facts(facts: dict[str, Any]) -> None:
+    """Print facts that are no one answer for programs."""
+    typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
 
 
 def show(answer: Message, lines: Text | list[Text], as_json: bool) -> None:

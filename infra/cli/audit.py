@@ -1,38 +1,31 @@
-"""`yidi audit`: cases after the settlement, and how remote bills fare beside local ones."""
+"""`yidi audit`: the cases after a settlement."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
 from google.protobuf import json_format
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from infra.cli import audit_rules
-from infra.cli.asking import every_page, held_by, with_clients
+from infra.cli import audit_rates, audit_rules
+from infra.cli.asking import echo_facts, every_page, held_by, with_clients
+from infra.cli.audit_rates import AsJson, SiteCode, Stub
 from infra.cli.client import Clients
 from infra.cli.everywhere import everywhere
-from infra.cli.explain import findings_lines
+from infra.cli.explain import findings_lines, split_lines
 from infra.cli.options import RequestId, choice, new_request_id
 from infra.cli.pairs import CALL_S
 from infra.cli.terminal import DIM, local_time, out, yuan
 from infra.local.processes import LocalNetworkError
 from infra.local.supervisor import OPERATOR
-from infra.runtime.clock import SystemClock, business_day
 from infra.runtime.errors import Reason
-from infra.runtime.money import BASIS_POINTS, divide_fen, percent
 from infra.runtime.types import chinese
-from yidi.common.v1 import types_pb2
-from yidi.settlement.v1 import audit_pb2, audit_pb2_grpc
+from yidi.settlement.v1 import audit_pb2
 
 app = typer.Typer(
     help="Audit after the settlement (审核), and its rules at the door.",
@@ -40,14 +33,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(audit_rules.app, name="rules")
-SiteCode = Annotated[
-    str | None, typer.Option("--site", help="Province to ask; all of them when left out.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+app.command("rates")(audit_rates.rates)
 As = Annotated[str, typer.Option("--as", help="Operator of the care place who audits.")]
 CaseId = Annotated[str, typer.Argument(metavar="CASE", help="The case, as the queue shows it.")]
-Day = Annotated[str | None, typer.Option(metavar="DAY", help="Business day, ISO.")]
-Stub = audit_pb2_grpc.AuditServiceStub
 T = TypeVar("T")
 _PAGE = 1_000
 _YUAN = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,2}))?")
@@ -87,30 +75,13 @@ def queue(
     answers = everywhere(site, ask)
     cases = [(at, case) for at, found in answers.found.items() for case in found]
     if as_json:
-        _echo({"cases": [_facts(case, at) for at, case in cases]})
+        echo_facts({"cases": [_facts(case, at) for at, case in cases]})
     elif cases:
-        _print_queue(cases)
+        for at, case in cases:
+            _print_case(case, at, out())
     elif not answers.silent:
         out().print("没有审核事项 No case.", style="green")
     answers.end()
-
-
-def _print_queue(cases: Iterable[tuple[str, audit_pb2.AuditCase]]) -> None:
-    table = _table(
-        "地点 site", "审核事项 case", "原因 kind", "路径 route", "总额", "基金", "状态 state"
-    )
-    table.columns[1].no_wrap = True
-    for at, case in cases:
-        table.add_row(
-            at,
-            case.case_id,
-            _kind(case),
-            chinese(types_pb2.Route.DESCRIPTOR, case.route),
-            yuan(case.total_fen),
-            yuan(case.fund_total_fen),
-            _state(case),
-        )
-    out().print(table)
 
 
 @app.command()
@@ -130,26 +101,7 @@ def show(case_id: CaseId, site: SiteCode = None, as_json: AsJson = False) -> Non
     _print_case(answer.case, at, console)
     for finding in findings_lines(answer.findings):
         console.print(finding, soft_wrap=True)
-    table = _table(
-        "明细", "编码 code", "名称 name", "金额", "全自费", "超限价", "先行自付", "范围内"
-    )
-    for line in answer.lines:
-        table.add_row(
-            line.line_id,
-            line.national_code,
-            line.name,
-            *(
-                yuan(fen)
-                for fen in (
-                    line.amount_fen,
-                    line.full_self_pay_fen,
-                    line.over_limit_fen,
-                    line.first_self_pay_fen,
-                    line.in_scope_fen,
-                )
-            ),
-        )
-    console.print(table)
+    console.print(split_lines(answer.lines))
 
 
 @app.command()
@@ -199,134 +151,6 @@ def decide(
     _changed(*asyncio.run(_where(site, ask, missing, who)), request.request_id, as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """What was deducted of some settlements, fen."""
-
-    settlements: int = 0
-    fund_total_fen: int = 0
-    deducted_settlements: int = 0
-    deducted_fen: int = 0
-
-    @property
-    def basis_points(self) -> int:
-        """Deducted share of what the funds paid; 0 where they paid nothing."""
-        if not self.fund_total_fen:
-            return 0
-        return divide_fen(BASIS_POINTS * self.deducted_fen, self.fund_total_fen)
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Remote bills (省内异地 and 跨省) of one care place beside its local ones."""
-
-    local: Sum
-    remote: Sum
-
-    @property
-    def clearly_lower(self) -> bool:
-        """Whether remote bills are deducted of less than half as much as local ones.
-
-        The notice (N24-21) gives no number: this one is ours. Where either side has no settlement
-        there is nothing to compare.
-        """
-        local, remote = self.local, self.remote
-        return (
-            remote.fund_total_fen > 0
-            and 2 * remote.deducted_fen * local.fund_total_fen
-            < local.deducted_fen * remote.fund_total_fen
-        )
-
-
-def summed(rates: Iterable[audit_pb2.DeductionRate]) -> Sum:
-    """The sum of routes."""
-    rows = list(rates)
-    return Sum(*(sum(getattr(row, name) for row in rows) for name in Sum.__slots__))
-
-
-def compared(rates: Sequence[audit_pb2.DeductionRate]) -> Compared:
-    """One care place's routes as remote beside local."""
-    return Compared(
-        local=summed(rate for rate in rates if rate.route == types_pb2.ROUTE_LOCAL),
-        remote=summed(rate for rate in rates if rate.route != types_pb2.ROUTE_LOCAL),
-    )
-
-
-@app.command()
-def rates(
-    start: Day = None, end: Day = None, site: SiteCode = None, as_json: AsJson = False
-) -> None:
-    """Deduction rates of remote bills beside those of local ones (N24-21); default: 30 days."""
-    today = business_day(SystemClock().now_ms())
-    request = audit_pb2.GetDeductionRatesRequest(
-        start_date=start or (today - timedelta(days=29)).isoformat(),
-        end_date=end or today.isoformat(),
-    )
-
-    async def ask(clients: Clients, at: str) -> Sequence[audit_pb2.DeductionRate]:
-        audit = clients.operator(Stub, at, "settlement")
-        return (await audit.GetDeductionRates(request, timeout=CALL_S)).rates
-
-    answers = everywhere(site, ask)
-    if as_json:
-        _echo(
-            {
-                "start_date": request.start_date,
-                "end_date": request.end_date,
-                "sites": {at: _rate_facts(found) for at, found in answers.found.items()},
-            }
-        )
-    elif answers.found:
-        _print_rates(answers.found)
-    answers.end()
-
-
-def _print_rates(answers: Mapping[str, Sequence[audit_pb2.DeductionRate]]) -> None:
-    console = out()
-    table = _table("地点 site", "路径 route", "结算笔数", "基金支付", "扣款笔数", "扣款", "扣款率")
-    for at, found in answers.items():
-        for rate in found:
-            name = chinese(types_pb2.Route.DESCRIPTOR, rate.route)
-            table.add_row(at, name, *_cells(summed([rate])))
-        table.add_row(at, "异地合计 remote", *_cells(compared(found).remote))
-    console.print(table)
-    for at, found in answers.items():
-        both = compared(found)
-        if both.clearly_lower:
-            console.print(
-                f"{at} 异地扣款率 {percent(both.remote.basis_points)} 明显低于本地"
-                f" {percent(both.local.basis_points)}：remote bills fare clearly better",
-                style="yellow",
-            )
-
-
-def _rate_facts(found: Sequence[audit_pb2.DeductionRate]) -> dict[str, Any]:
-    both = compared(found)
-    return {
-        "routes": [
-            {"route": chinese(types_pb2.Route.DESCRIPTOR, rate.route), **_sum(summed([rate]))}
-            for rate in found
-        ],
-        "local": _sum(both.local),
-        "remote": _sum(both.remote),
-        "remote_clearly_lower": both.clearly_lower,
-    }
-
-
-def _sum(one: Sum) -> dict[str, Any]:
-    return {**asdict(one), "percent": one.basis_points / 100}
-
-
-def _cells(one: Sum) -> tuple[str, ...]:
-    return (
-        str(one.settlements),
-        yuan(one.fund_total_fen),
-        str(one.deducted_settlements),
-        yuan(one.deducted_fen),
-        percent(one.basis_points),
-    )
-
-
 async def _where(
     site: str | None,
     ask: Callable[[Stub], Awaitable[T]],
@@ -345,7 +169,7 @@ async def _where(
 
 def _changed(at: str, case: audit_pb2.AuditCase, request_id: str, as_json: bool) -> None:
     if as_json:
-        _echo({**_facts(case, at), "request_id": request_id})
+        echo_facts({**_facts(case, at), "request_id": request_id})
         return
     _print_case(case, at, out())
     out().print(f"请求号 request_id {request_id}", style=DIM, soft_wrap=True)
@@ -394,14 +218,3 @@ def _fen(text: str) -> int:
     if match is None:
         raise LocalNetworkError(f'--deduct "{text}": write yuan, for example 120.50')
     return int(match[1]) * 100 + int((match[2] or "").ljust(2, "0"))
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), header_style=DIM, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def _echo(facts: dict[str, Any]) -> None:
-    typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))

@@ -67,19 +67,24 @@ def heading(result: gateway_pb2.SettlementResult) -> RenderableType:
 
 
 def lines_table(result: gateway_pb2.SettlementResult) -> RenderableType:
-    """Every line of the bill, split by the care place's catalogue; the reason of what is not wholly
-    in scope."""
-    table = _split_table("项目 item", "类")
-    for line in result.lines:
-        name = Text(line.name)
-        if line.reason and line.in_scope_fen != line.amount_fen:
-            name.append(f"\n{line.reason}", style=DIM)
-        table.add_row(name, Text(_class(line.catalog_class), style=DIM), *_parts(line))
+    """Every line of the bill, its total and the list that split it."""
+    table = split_lines(result.lines)
     _add_total(table, result.amounts, 2)
     note = f"就医地目录 catalogue {result.catalogue_version}"
     if result.categories:
         note += "；住院按大类费用上传 it travels as national fee categories"
     return Group(table, Text(note, style=DIM))
+
+
+def split_lines(lines: Iterable[visit_pb2.LineSplit]) -> Table:
+    """Lines split by the care place's list; the reason of what is not wholly in scope."""
+    table = _split_table("项目 item", "类")
+    for line in lines:
+        name = Text(line.name)
+        if line.reason and line.in_scope_fen != line.amount_fen:
+            name.append(f"\n{line.reason}", style=DIM)
+        table.add_row(name, Text(_class(line.catalog_class), style=DIM), *_parts(line))
+    return table
 
 
 def findings_lines(findings: Iterable[visit_pb2.AuditFinding]) -> list[Text]:

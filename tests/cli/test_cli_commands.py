@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from command import run_yidi
 
-from infra.cli.audit import compared
+from infra.cli.audit_rates import compared
 from infra.local.supervisor import Network
 from yidi.common.v1 import types_pb2
 from yidi.settlement.v1 import audit_pb2
@@ -410,9 +410,11 @@ def test_a_declared_injury_is_audited_and_its_stay_uploaded(
     file.write_text(json.dumps(request), encoding="utf-8")
     settlement_id = settle(yidi, file)
     until = datetime.now(UTC) + timedelta(seconds=60)
-    kept = "SELECT count(*) FROM relay.stay_detail WHERE settlement_id = $1::uuid"
-    while not sql("100000", kept, settlement_id):
+    done = "SELECT count(*) FROM settlement.detail_upload WHERE uploaded_at IS NOT NULL AND "
+    while not sql("110000", f"{done} settlement_id = $1::uuid", settlement_id):
         assert datetime.now(UTC) < until
+    kept = "SELECT count(*) FROM relay.stay_detail WHERE settlement_id = $1::uuid"
+    assert sql("100000", kept, settlement_id) == 1
     waiting = told(yidi("detail", "list", "--json"))["uploads"]
     assert settlement_id not in {one["settlement_id"] for one in waiting}
     assert yidi("detail", "list", "--late").returncode == 0
