@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from gateway.frontdoor.answering import is_open, pending, refusal_of, result_of
-from gateway.frontdoor.preparing import BY_CATEGORY, Charge, Prepared, Preparing
+from gateway.frontdoor.preparing import Charge, Prepared, Preparing
 from gateway.frontdoor.queues import CareQueues, ExchangeQueue, ExchangeQueues, Leaving
 from infra.runtime.call import Call
 from infra.runtime.clock import Clock, monotonic_us, new_id
@@ -28,6 +28,7 @@ from infra.runtime.failpoints import Failpoints, NullFailpoints
 from infra.runtime.failpoints import Place as FailPlace
 from infra.runtime.redact import where
 from infra.runtime.telemetry import Stopwatch
+from infra.runtime.types import STAYS
 from yidi.common.v1 import envelope_pb2, types_pb2, visit_pb2
 from yidi.gateway.v1 import gateway_pb2
 from yidi.settlement.v1 import care_pb2, payload_pb2
@@ -360,7 +361,7 @@ def _open_item(prepared: Prepared, claim: Claim, deadline_us: int) -> care_pb2.O
         operator=claim.operator,
         traceparent=prepared.envelope.traceparent,
         upload_detail=(
-            prepared.route == types_pb2.ROUTE_CROSS_PROVINCE and kept.visit.care_type in BY_CATEGORY
+            prepared.route == types_pb2.ROUTE_CROSS_PROVINCE and kept.visit.care_type in STAYS
         ),
         injury_declared=(
             kept.visit.injury == types_pb2.ANSWER_YES

@@ -11,13 +11,11 @@ from infra.runtime.contract import REVISION
 from infra.runtime.directory import Directory, Place
 from infra.runtime.errors import Refusal
 from infra.runtime.id_number import birth_date, sex
+from infra.runtime.types import STAYS
 from yidi.catalog.v1 import catalog_pb2
 from yidi.common.v1 import envelope_pb2, types_pb2, visit_pb2
 from yidi.gateway.v1 import gateway_pb2
 from yidi.settlement.v1 import care_pb2, payload_pb2
-
-BY_CATEGORY = frozenset({types_pb2.CARE_TYPE_INPATIENT, types_pb2.CARE_TYPE_INJURY_INPATIENT})
-"""Care types that travel as national fee categories; their detail stays at the care place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class Preparing:
         sent = payload_pb2.ExchangePayload()
         sent.CopyFrom(kept)
         sent.credential.CopyFrom(charge.credential)
-        if visit.care_type in BY_CATEGORY:
+        if visit.care_type in STAYS:
             del sent.lines[:]
             sent.categories.extend(split.categories)
             kept.categories.extend(split.categories)

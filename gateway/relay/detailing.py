@@ -13,10 +13,10 @@ from gateway.relay.store import NationStore
 from infra.runtime.clock import Clock, instant
 from infra.runtime.errors import Reason, Refusal
 from infra.runtime.money import yuan
+from infra.runtime.types import STAYS
 from yidi.common.v1 import amounts_pb2, envelope_pb2, types_pb2
 from yidi.relay.v1 import relay_pb2
 
-_STAYS = frozenset({types_pb2.CARE_TYPE_INPATIENT, types_pb2.CARE_TYPE_INJURY_INPATIENT})
 _PARTS = {
     "full_self_pay_fen": "全自费",
     "over_limit_fen": "超限价",
@@ -68,7 +68,7 @@ class Detailing:
 
 def difference(header: envelope_pb2.OutcomeHeader, detail: relay_pb2.StayDetail) -> str:
     """In what a detail is not that of its settlement, plain Chinese; empty when it is."""
-    if header.kind != types_pb2.EXCHANGE_KIND_SETTLE or header.care_type not in _STAYS:
+    if header.kind != types_pb2.EXCHANGE_KIND_SETTLE or header.care_type not in STAYS:
         return "该笔不是住院结算"
     if header.care_area != detail.care_area:
         return f"明细的就医地 {detail.care_area} 不是结算的就医地 {header.care_area}"

@@ -1,4 +1,4 @@
-"""Names and codes of enum values, from the options in the contracts."""
+"""What is known of enum values: names and codes from the options in the contracts, and kinds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from functools import cache
 
 from google.protobuf.descriptor import EnumDescriptor
 
-from yidi.common.v1 import options_pb2
+from yidi.common.v1 import options_pb2, types_pb2
+
+STAYS = frozenset({types_pb2.CARE_TYPE_INPATIENT, types_pb2.CARE_TYPE_INJURY_INPATIENT})
+"""Care types that travel as national fee categories; their detail stays at the care place and is
+uploaded."""
 
 
 @cache

@@ -25,7 +25,7 @@ from services.catalog.requesting import check_texts, request_of
 from services.catalog.store.items import copy_items
 from services.catalog.store.lists import NEWEST, ListStore, lists_of, revisions_of
 from services.catalog.store.publications import open_version, publish_open, publishing
-from services.catalog.store.requests import RequestReused, answered, keep_answer
+from services.catalog.store.requests import answered, keep_answer
 from yidi.catalog.v1 import listing_pb2
 
 PAGE = 100
@@ -115,10 +115,6 @@ class ListingService:
                 return answer
         except ChangeRefused as refused:
             raise _refused(refused.cause) from refused
-        except RequestReused as reused:
-            raise Refusal(
-                Reason.ERROR_REASON_REQUEST_ID_REUSED, request_id=reused.request_id
-            ) from reused
 
     async def GetItem(
         self, request: listing_pb2.GetItemRequest, call: Call

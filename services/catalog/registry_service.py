@@ -28,7 +28,7 @@ from services.catalog.domain.reviewing import (
 from services.catalog.requesting import check_texts, request_of
 from services.catalog.store import institutions, mappings
 from services.catalog.store.publications import publishing
-from services.catalog.store.requests import RequestReused, answered, keep_answer
+from services.catalog.store.requests import answered, keep_answer
 from yidi.catalog.v1 import registry_pb2
 
 _PAGE = 100
@@ -216,10 +216,6 @@ class RegistryService:
                     answer.ParseFromString(before)
                     return answer
                 made = await change(connection, who)
-            except RequestReused as fault:
-                raise Refusal(
-                    Reason.ERROR_REASON_REQUEST_ID_REUSED, request_id=fault.request_id
-                ) from fault
             except RegistrationRefused as fault:
                 raise Refusal(
                     Reason.ERROR_REASON_INSTITUTION_CHANGE_REFUSED, cause=fault.cause

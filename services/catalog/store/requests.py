@@ -8,6 +8,8 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.runtime.errors import Reason, Refusal
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -18,16 +20,9 @@ class Request:
     digest: bytes
 
 
-class RequestReused(Exception):
-    """The caller has used this number for something else."""
-
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        super().__init__(request_id)
-
-
 async def answered(connection: AsyncConnection, request: Request) -> bytes | None:
-    """The answer that was given to the request, if it was. Raises `RequestReused`."""
+    """The answer that was given to the request, if it was; raises `Refusal`
+    (REQUEST_ID_REUSED)."""
     row = (
         await connection.execute(
             _ANSWERED, {"caller": request.caller, "request_id": request.request_id}
@@ -36,7 +31,7 @@ async def answered(connection: AsyncConnection, request: Request) -> bytes | Non
     if row is None:
         return None
     if row.digest != request.digest:
-        raise RequestReused(request.request_id)
+        raise Refusal(Reason.ERROR_REASON_REQUEST_ID_REUSED, request_id=request.request_id)
     answer: bytes = row.answer
     return answer
 

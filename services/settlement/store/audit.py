@@ -23,10 +23,10 @@ from services.settlement.domain.audit_case import (
     Standing,
     why_not,
 )
+from services.settlement.store.care import SETTLE
 
 _AROUND = timedelta(hours=1)
 """More than an id's time may lie off the instant of its decision."""
-_SETTLE = 2
 _UNDONE = """EXISTS (SELECT FROM settlement.care_journal u
     WHERE u.undoes = j.settlement_id AND u.state = 'COMPLETED')"""
 _CASE = f"""
@@ -58,7 +58,7 @@ _PICK = text(f"""
 INSERT INTO settlement.audit_case (case_id, settlement_id, kind, state)
 SELECT CAST(:case_id AS uuid), settlement_id, '{CaseKind.PICKED}', '{CaseState.OPEN}'
 FROM settlement.care_journal
-WHERE settlement_id = CAST(:settlement_id AS uuid) AND state = 'COMPLETED' AND kind = {_SETTLE}
+WHERE settlement_id = CAST(:settlement_id AS uuid) AND state = 'COMPLETED' AND kind = {SETTLE}
 ON CONFLICT (settlement_id, kind) DO NOTHING
 """)
 _PICKED = text(f"""
@@ -97,7 +97,7 @@ LEFT JOIN (
       AND settlement_id >= CAST(:lower AS uuid) AND settlement_id < CAST(:upper AS uuid)
     GROUP BY settlement_id
 ) d ON d.settlement_id = j.settlement_id
-WHERE j.business_day BETWEEN :first AND :last AND j.kind = {_SETTLE} AND j.state = 'COMPLETED'
+WHERE j.business_day BETWEEN :first AND :last AND j.kind = {SETTLE} AND j.state = 'COMPLETED'
   AND j.settlement_id >= CAST(:lower AS uuid) AND j.settlement_id < CAST(:upper AS uuid)
   AND NOT {_UNDONE}
 GROUP BY j.route ORDER BY j.route

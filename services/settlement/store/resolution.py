@@ -22,6 +22,7 @@ from infra.runtime.failpoints import Failpoints, NullFailpoints, Place
 from services.settlement.domain.balance import PersonKey
 from services.settlement.domain.states import Decision
 from services.settlement.domain.undo import Original
+from services.settlement.store.care import SETTLE
 from services.settlement.store.insured import STORED_COLUMNS, Stored, stored
 from yidi.common.v1 import envelope_pb2
 
@@ -60,7 +61,6 @@ FROM unnest($1::uuid[]) AS i(id)
 JOIN settlement.decision d ON d.settlement_id = i.id
 LEFT JOIN settlement.undo u ON u.original_id = i.id
 """
-_SETTLE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class ResolutionStore:
                 facts=Original(
                     settlement_id=row["settlement_id"],
                     committed=committed,
-                    is_undo=row["kind"] != _SETTLE,
+                    is_undo=row["kind"] != SETTLE,
                     institution=row["institution"],
                     business_day=row["business_day"],
                     undone_by=row["undo_id"],
